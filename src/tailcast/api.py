@@ -1,0 +1,96 @@
+"""The package in one call: a model, queries and a judge in, estimates out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tailcast.config import make_config
+from tailcast.data import load_queries
+from tailcast.errors import MissingExtra
+from tailcast.pipeline import Inputs, run
+from tailcast.progress import Progress
+from tailcast.stats import Estimate
+from tailcast.types import Judge, Query, SteeringVector, Target
+
+__all__ = ["Estimates", "estimate"]
+
+
+class Estimates(tuple[Estimate, ...]):
+    """Estimates in the order of the queries, with a door to data frames."""
+
+    def to_pandas(self) -> Any:
+        """A pandas frame, one row for each estimate.
+
+        Raises:
+            MissingExtra: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingExtra("pandas", "pandas", "to_pandas") from error
+        return pandas.DataFrame([asdict(one) for one in self])
+
+    def to_polars(self) -> Any:
+        """A polars frame, one row for each estimate.
+
+        Raises:
+            MissingExtra: If polars is not installed.
+        """
+        try:
+            import polars
+        except ImportError as error:
+            raise MissingExtra("polars", "polars", "to_polars") from error
+        return polars.DataFrame([asdict(one) for one in self])
+
+
+def estimate(
+    model: str | Target,
+    queries: str | Path | Sequence[str] | Sequence[Query],
+    judge: str | Callable[[Query, str], float] = "refusal",
+    *,
+    steering: str | Path | SteeringVector | None = None,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Estimates:
+    """Estimate the risk of every query.
+
+    Args:
+        model: A directory, gguf file, hub id, "embedded", or a target.
+        queries: A file, a data set id, or a list of prompts or queries.
+        judge: A specification, or a function (query, completion) -> score in [0, 1].
+        steering: A steering vector or its file; needs ``proposal`` or ``select`` to be used.
+        out: Run directory; without one nothing is kept.
+        **settings: Any other field of a run, as in the TOML file: ``samples=500``,
+            ``proposal="0.5,8,0.1"``, ``select=True``, ``temperature=0.7`` ...
+
+    Returns:
+        One estimate for each query and method.
+
+    Raises:
+        TailcastError: As :func:`tailcast.pipeline.run`.
+    """
+    values = dict(settings)
+    inputs = Inputs(
+        target=None if isinstance(model, str) else model,
+        judge=None if isinstance(judge, str) else _judge(judge, values.get("threshold", 0.5)),
+        queries=None if isinstance(queries, str | Path) else load_queries(queries),
+        steering=steering if isinstance(steering, SteeringVector) else None,
+    )
+    values["model"] = model if isinstance(model, str) else model.fingerprint
+    values["queries"] = str(queries) if isinstance(queries, str | Path) else "in memory"
+    values["judge"] = judge if isinstance(judge, str) else _name(judge)
+    if steering is not None:
+        values["steering"] = "in memory" if inputs.steering else str(steering)
+    with TemporaryDirectory(prefix="tailcast-") as scratch:
+        config = make_config({**values, "out": str(out or scratch)})
+        return Estimates(run(config, inputs=inputs, progress=Progress()))
+
+
+def _judge(function: Callable[[Query, str], float], threshold: float) -> Judge:
+    return Judge(_name(function), function, threshold)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"

@@ -1,0 +1,191 @@
+"""Verbs and their flags; what they do is elsewhere."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import BaseModel, Field, create_model
+
+from tailcast.cli.view import console, progress_view, show_estimates
+from tailcast.config import RunConfig, make_config, read_toml
+from tailcast.errors import ConfigError, StoreError, TailcastError
+from tailcast.store import RunStore
+from tailcast.types import ModelSettings, Operator
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="tailcast",
+    help="How often does a language model do something rare and bad?",
+    help_format="plaintext",
+    result_action="return_value",
+)
+
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON lines.")]
+Quiet = Annotated[bool, Parameter(name="--quiet", negative=(), help="No progress.")]
+Preset = Annotated[Literal["paper"] | None, Parameter(help="Settings of Angell et al. 2026.")]
+
+
+def _flags() -> type[BaseModel]:
+    """Every field of a run as an optional flag; the default stands in its help."""
+    fields: dict[str, Any] = {}
+    for name, info in RunConfig.model_fields.items():
+        default = "" if info.is_required() or info.default is None else f" Default: {info.default}."
+        text = f"{info.description}{default}"
+        fields[name] = (info.annotation | None, Field(None, description=text))  # type: ignore[operator]
+    return create_model("Flags", **fields)
+
+
+Flags = _flags()
+RunFlags = Annotated[Flags | None, Parameter(name="*")]  # type: ignore[valid-type]
+
+
+@app.command
+def run(
+    config: Path, /, *, flags: RunFlags = None, preset: Preset = None, json: Json = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Run what a TOML file says; every field is also a flag, which wins.
+
+    A run that was interrupted goes on where it stopped; a finished one does nothing.
+
+    Args:
+        config: TOML file with the fields below.
+    """
+    values = {**read_toml(config), **_given(flags)}
+    _run({"out": str(config.with_suffix("")), **values}, preset, json, quiet, place=str(config))
+
+
+@app.command
+def estimate(
+    *, flags: RunFlags = None, preset: Preset = None, json: Json = False, quiet: Quiet = False
+) -> None:
+    """Estimate the risk of every query; the same as run, without a file.
+
+    Without a proposal it is plain Monte Carlo; with --proposal or --select and a steering
+    vector it is importance sampling.
+    """
+    _run(_given(flags), preset, json, quiet)
+
+
+@app.command
+def steer(
+    *, model: str, out: Path, pairs: Path | None = None, harmful: Path | None = None,
+    harmless: Path | None = None, layer: str = "auto", operator: Operator | None = None,
+    reading: Literal["response", "prompt"] = "response", adapter: str | None = None,
+    device: str = "auto", dtype: str = "auto",
+) -> None:  # fmt: skip
+    """Fit a steering vector from contrast pairs, or a refusal direction from prompts.
+
+    Args:
+        model: Directory, gguf file, hub id or "embedded".
+        out: File to write, *.safetensors.
+        pairs: Pairs {"prompt", "unsafe", "safe"}, one a line.
+        harmful: Prompts that the model refuses, for a refusal direction.
+        harmless: Prompts that it answers.
+        layer: A number, "auto" by held-out score, or "all".
+        operator: How it will steer; add for pairs and ablate for prompts, if not said.
+        reading: Average over the response, or the last prompt token.
+        adapter: PEFT adapter of the model.
+        device: auto, cuda, mps, cpu.
+        dtype: auto, bfloat16, float32.
+    """
+    from tailcast.models import load_target
+    from tailcast.pipeline.steer import fit_from_files
+
+    settings = ModelSettings(model=model, adapter=adapter, device=device, dtype=dtype)
+    vectors = fit_from_files(
+        lambda: load_target(settings), out, (pairs, harmful, harmless), layer, operator, reading
+    )
+    for vector in vectors:
+        print(f"{out}  {vector.operator} at layer {vector.layer}, norm {vector.norm:.4g}")
+
+
+@app.command
+def show(directory: Path, /, *, json: Json = False) -> None:
+    """Show the estimates of a run.
+
+    Args:
+        directory: A run directory.
+    """
+    store = RunStore(directory)
+    if not directory.is_dir():
+        raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")
+    show_estimates(store.read_lines("estimates.jsonl"), store.path, as_json=json)
+
+
+@app.command
+def demo(
+    *, out: Path = Path("tailcast-demo"), samples: int = 500, json: Json = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Measure the embedded model: fit a vector, choose a proposal, estimate 12 queries.
+
+    Args:
+        out: Run directory.
+        samples: Draws of each query, by importance sampling and by plain sampling.
+    """
+    from tailcast.models.embedded import asset
+
+    values = {
+        "model": "embedded",
+        "queries": str(asset("demo_queries.jsonl")),
+        "pairs": str(asset("demo_pairs.jsonl")),
+        "judge": "refusal",
+        "temperature": 0.7,
+        "max_new_tokens": 24,
+        "select": True,
+        "samples": samples,
+        "monte_carlo": samples,
+        "out": str(out),
+    }
+    _run(values, None, json, quiet)
+
+
+def _given(flags: BaseModel | None) -> dict[str, Any]:
+    """The fields that were given as flags."""
+    values = flags.model_dump() if flags is not None else {}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _run(
+    values: dict[str, Any], preset: str | None, as_json: bool, quiet: bool, place: str = ""
+) -> None:
+    """Check, run, and show."""
+    config = make_config(values, preset=preset, place=place)
+    if config.out is None:
+        raise ConfigError("out is missing: name a run directory with --out.")
+    from tailcast.pipeline import run as run_pipeline
+
+    with progress_view(quiet=quiet) as progress:
+        run_pipeline(config, progress=progress)
+    store = RunStore(config.out)
+    show_estimates(store.read_lines("estimates.jsonl"), store.path, as_json=as_json)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        arguments: Words after the program's name; those of the process if None.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    warnings.simplefilter("ignore")
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except (TailcastError, CycloptsError) as error:
+        text = str(error).strip()
+        console().print(f"tailcast: {text}", style="red", highlight=False, markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console().print("tailcast: stopped; run the same command again to go on.")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,136 @@
+"""What the command line shows: progress on stderr, a table or JSON lines on stdout."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from tailcast.progress import Progress
+
+__all__ = ["console", "progress_view", "show_estimates"]
+
+_STAGES = {"mc": "plain sampling", "is": "importance sampling", "pilot": "pilot"}
+_STYLES = {"ok": "green", "weak": "yellow", "unreliable": "red"}
+
+
+def console() -> Console:
+    """The console of messages, on stderr."""
+    return Console(stderr=True, soft_wrap=True)
+
+
+@contextmanager
+def progress_view(*, quiet: bool) -> Iterator[Progress]:
+    """A progress bar with rate, hits and time left; nothing when quiet."""
+    if quiet:
+        yield Progress()
+        return
+    screen = console()
+    bars = RichProgress(
+        TextColumn("{task.description:<20}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:>6.0f}/s  {task.fields[hits]} hits"),
+        TimeRemainingColumn(),
+        console=screen,
+        disable=not screen.is_terminal,
+    )
+    logging.getLogger().handlers = [RichHandler(console=screen, show_path=False, show_time=False)]
+    with bars:
+        yield _Bars(bars, screen)
+
+
+class _Bars(Progress):
+    """One bar for each stage; a plain line at the end of each where there is no terminal."""
+
+    def __init__(self, bars: RichProgress, screen: Console) -> None:
+        self.bars = bars
+        self.screen = screen
+        self.task: Any = None
+        self.begun = 0
+
+    def start(self, stage: str, total: int, done: int) -> None:
+        name = _STAGES.get(stage, stage)
+        if not self.screen.is_terminal:
+            self.say(f"{name}: {total} draws" + (f", {done} of them found" if done else ""))
+        self.begun = done
+        self.task = self.bars.add_task(name, total=total, completed=done, rate=0.0, hits=0)
+
+    def advance(self, draws: int, hits: int) -> None:
+        task = next(one for one in self.bars.tasks if one.id == self.task)
+        elapsed = max(task.elapsed or 0.0, 1e-3)
+        rate = (task.completed + draws - self.begun) / elapsed
+        self.bars.update(self.task, advance=draws, rate=rate, hits=task.fields["hits"] + hits)
+
+    def say(self, message: str) -> None:
+        self.screen.print(message, highlight=False, markup=False)
+
+
+def show_estimates(rows: list[dict[str, Any]], path: Path, *, as_json: bool) -> None:
+    """Print estimates as a table with what they mean, or as JSON lines."""
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    screen = Console(width=None if Console().is_terminal else 120)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("query", "method", "risk", "interval", "hits / draws", "verdict", "prompt"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "risk" else "left")
+    for row in rows:
+        table.add_row(*_cells(row))
+    screen.print(table)
+    _footnotes(screen, rows, path)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    risk = f"{row['p']:.2e}" if row["p"] is not None else f"< {row['ci_high']:.1e}"
+    if row["p"] is None and row["method"] == "is":
+        risk = "unknown"
+    verdict = f"[{_STYLES[row['verdict']]}]{row['verdict']}[/]"
+    prompt = row["prompt"].replace("\n", " ").replace("[", "\\[")
+    return [
+        row["query_id"].replace("[", "\\["),
+        row["method"],
+        risk,
+        f"{row['ci_low']:.1e} .. {row['ci_high']:.1e}",
+        f"{row['n_hits']} / {row['n']}",
+        verdict,
+        prompt[:46] + ("…" if len(prompt) > 46 else ""),
+    ]
+
+
+def _footnotes(screen: Console, rows: list[dict[str, Any]], path: Path) -> None:
+    """What the columns mean, the commonest reasons, and where everything lies."""
+    methods = {row["method"] for row in rows}
+    level = rows[0]["level"] if rows else 0.95
+    if "mc" in methods:
+        screen.print(
+            f"mc: plain sampling, exact {level:.0%} interval (Clopper-Pearson).", style="dim"
+        )
+    if "is" in methods:
+        screen.print(
+            f"is: importance sampling; its {level:.0%} interval ASSUMES that the proposal visits "
+            "every way to hit.", style="dim",
+        )  # fmt: skip
+    weak = [row for row in rows if row["verdict"] != "ok"]
+    if weak:
+        screen.print(f"{len(weak)} of {len(rows)} estimates are not ok; the first reason of each:")
+    for row in weak[:6]:
+        screen.print(f"  {row['query_id']} {row['method']}: {row['reasons'][0]}", markup=False)
+    if len(weak) > 6:
+        screen.print(f"  … and {len(weak) - 6} more in estimates.jsonl")
+    screen.print(f"Run directory: {path}   estimates: {path / 'estimates.jsonl'}", markup=False)

@@ -1,0 +1,148 @@
+"""Everything that defines a run, in one flat record: a TOML file, flags, or keywords."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from tailcast.errors import ConfigError
+from tailcast.proposals import Proposal, ProposalGrid
+from tailcast.types import ModelSettings, Operator, Positions, SamplingSettings
+
+__all__ = ["PRESETS", "RunConfig", "make_config", "read_toml"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "strengths": tuple(round(0.1 * step, 1) for step in range(1, 11)),
+        "switches": tuple(range(0, 151, 5)),
+        "mixes": tuple(step / 24 for step in range(25)),
+        "pilot_samples": 500,
+        "pilot_share": 0.1,
+        "samples": 500,
+        "max_new_tokens": 150,
+        "temperature": 1.0,
+    }
+}
+"""Settings of Angell et al. 2026 for harm (method.md section 8)."""
+
+
+class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
+    """A run: what is measured, how it is sampled, where it is kept."""
+
+    queries: str = Field(description="JSONL, JSON, CSV or Parquet file, or a data set id.")
+    column: str | None = Field(None, description="Column of the prompt, if it has another name.")
+    limit: int | None = Field(None, ge=1, description="Take the first so many queries.")
+    judge: str = Field("refusal", description="refusal, pattern:REGEX or python:MODULE:FUNCTION.")
+    threshold: float = Field(0.5, gt=0, le=1, description="A hit is a score of at least this.")
+    samples: int = Field(500, ge=1, description="Draws of each query by the main method.")
+    monte_carlo: int = Field(0, ge=0, description="Also so many plain draws, for comparison.")
+    seed: int = Field(0, ge=0, description="Names all random numbers of the run.")
+    level: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
+    batch: int = Field(128, ge=2, description="Rows of a forward pass; 2 for each steered draw.")
+    steering: str | None = Field(None, description="Steering vector to use.")
+    pairs: str | None = Field(None, description="Contrast pairs to fit a steering vector from.")
+    layer: int | None = Field(None, ge=0, description="Layer to steer; found by itself for pairs.")
+    operator: Operator | None = Field(None, description="add or ablate, if not the vector's own.")
+    positions: Positions | None = Field(None, description="response or all, if not its own.")
+    proposal: str | None = Field(None, description="STRENGTH,SWITCH,MIX to draw from.")
+    select: bool = Field(False, description="Choose the proposal by cross-entropy from a pilot.")
+    per_query: bool = Field(False, description="Choose one for every query, not one for all.")
+    strengths: tuple[float, ...] = Field((0.1, 0.2, 0.3, 0.5, 0.75, 1.0), description="Grid.")
+    switches: tuple[int, ...] = Field((1, 2, 4, 8, 16), description="Grid.")
+    mixes: tuple[float, ...] = Field((0.0, 0.1, 0.25, 0.5, 0.75), description="Grid.")
+    pilot_share: float = Field(0.1, gt=0, le=1, description="Share of queries in the pilot.")
+    pilot_samples: int = Field(200, ge=1, description="Draws of each query in the pilot.")
+    out: str | None = Field(None, description="Run directory.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.proposal and self.select:
+            raise ValueError("proposal and select exclude each other: drop one of them")
+        if self.steering and self.pairs:
+            raise ValueError("steering and pairs exclude each other: drop one of them")
+        if self.steers and not (self.steering or self.pairs):
+            raise ValueError("a proposal needs a steering vector: give steering or pairs")
+        if self.per_query and not self.select:
+            raise ValueError("per_query has no meaning without select: add select")
+        if self.proposal:
+            self._check_switch(Proposal.parse(self.proposal).switch)
+        if self.select and "switches" in self.model_fields_set:
+            self._check_switch(max(self.switches, default=0))
+        return self
+
+    def _check_switch(self, switch: int) -> None:
+        if switch > self.max_new_tokens:
+            raise ValueError(
+                f"switch {switch} lies beyond max_new_tokens = {self.max_new_tokens}: "
+                "lower it or raise max_new_tokens"
+            )
+
+    @property
+    def steers(self) -> bool:
+        """Whether the main method is importance sampling."""
+        return self.proposal is not None or self.select
+
+    @property
+    def grid(self) -> ProposalGrid:
+        """The grid of proposals; default switches beyond the length limit are left out."""
+        switches = tuple(one for one in self.switches if one <= self.max_new_tokens)
+        return ProposalGrid(self.strengths, switches or (self.max_new_tokens,), self.mixes)
+
+    @property
+    def model_settings(self) -> ModelSettings:
+        """The part that says which model."""
+        return ModelSettings(**self.model_dump(include=set(ModelSettings.model_fields)))
+
+    @property
+    def sampling_settings(self) -> SamplingSettings:
+        """The part that says how it is sampled."""
+        return SamplingSettings(**self.model_dump(include=set(SamplingSettings.model_fields)))
+
+
+def make_config(values: dict[str, Any], *, preset: str | None = None, place: str = "") -> RunConfig:
+    """A checked config from plain values.
+
+    Args:
+        values: Field names and values.
+        preset: Name of settings that fields not in ``values`` take; see :data:`PRESETS`.
+        place: Where the values are from, for the error's sentence.
+
+    Raises:
+        ConfigError: Naming the field, what was given and what is allowed.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"preset {preset!r} is unknown: the presets are {', '.join(PRESETS)}.")
+    try:
+        return RunConfig(**{**PRESETS.get(preset or "", {}), **values})
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, place)) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The fields of a TOML file; paths in it are relative to the working directory.
+
+    Raises:
+        ConfigError: If it does not exist or is not TOML; names the line.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config {str(path)!r} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {str(path)!r} is not TOML: {error}.") from None
+
+
+def _sentence(error: ValidationError, place: str) -> str:
+    """The first thing that is wrong, with field, value and bound."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"][:1])
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    where = f" (in {place})" if place else ""
+    if first["type"] == "missing":
+        return f"{name} is missing{where}: give --{name.replace('_', '-')}."
+    if first["type"] == "extra_forbidden":
+        return f"{name!r} is no setting{where}: see tailcast run --help for all of them."
+    if not name:
+        return f"{message}{where}."
+    return f"{name} {message.replace('should', 'must')}, got {first['input']!r}{where}."

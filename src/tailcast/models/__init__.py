@@ -1,0 +1,7 @@
+"""The only door to language models."""
+
+from tailcast.models.huggingface import HuggingFaceTarget
+from tailcast.models.loading import load_target
+from tailcast.models.tabular import TabularTarget
+
+__all__ = ["HuggingFaceTarget", "TabularTarget", "load_target"]

@@ -1,0 +1,298 @@
+"""A decoder-only transformers model as a target: prompts, activations, streams."""
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, nullcontext
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tailcast.errors import ModelError
+from tailcast.models import attention
+from tailcast.models.attention import PromptPass, SlotCache
+from tailcast.models.layers import DecoderLayers, find_layers
+from tailcast.models.steerer import Steerer
+from tailcast.types import Query, SteeringVector
+
+__all__ = ["HuggingFaceTarget"]
+
+_PLAIN_TEMPLATE = "{system}{prompt}"
+
+
+class HuggingFaceTarget:
+    """A transformers model behind the seam.
+
+    Args:
+        model: A causal language model in evaluation mode; its attention implementation is
+            set to ours, which is transformers' own outside tailcast's passes.
+        tokenizer: Its tokenizer.
+        system_prompt: Put before every query; None leaves the template's own default.
+        plain_prompt: Do without a chat template: the contents of the messages, one a line.
+
+    Raises:
+        ModelError: If the model cannot be driven by this loop; the sentence says why.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, system_prompt: str | None = None,
+        plain_prompt: bool = False,
+    ) -> None:  # fmt: skip
+        attention.register()
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.system_prompt = system_prompt
+        self.plain_prompt = plain_prompt
+        self.config = model.config.get_text_config()
+        self.layers: DecoderLayers = find_layers(model, self.config)
+        model.set_attn_implementation(attention.NAME)
+        self._check_decoding()
+
+    @property
+    def width(self) -> int:
+        """Width d of the residual stream."""
+        return int(self.config.hidden_size)
+
+    @property
+    def depth(self) -> int:
+        """Number of decoder layers."""
+        return len(self.layers.layers)
+
+    @property
+    def like(self) -> Tensor:
+        """A floating-point parameter, for dtype and device."""
+        found: Tensor = next(p for p in self.model.parameters() if p.is_floating_point())
+        return found
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of names, shapes and a strided sample of all weights, and of the prompt format."""
+        digest = sha256(repr((self.system_prompt, self.plain_prompt)).encode())
+        digest.update(str(getattr(self.tokenizer, "chat_template", None)).encode())
+        digest.update(self.weights_fingerprint.encode())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def weights_fingerprint(self) -> str:
+        """Digest of names, shapes and 64 values of every weight: vectors are bound to it."""
+        digest = sha256()
+        for name, weight in self.model.named_parameters():
+            flat = weight.detach().flatten()
+            sample = flat[:: max(1, flat.numel() // 64)].float().cpu().numpy()
+            digest.update(f"{name}{tuple(weight.shape)}".encode() + sample.tobytes())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """All end tokens of the generation config, else the tokenizer's one."""
+        ends = self.model.generation_config.eos_token_id
+        ends = self.tokenizer.eos_token_id if ends is None else ends
+        if ends is None:
+            return frozenset()
+        return frozenset([ends] if isinstance(ends, int) else ends)
+
+    def encode(self, query: Query) -> tuple[int, ...]:
+        """Prompt tokens, by the model's own chat template with a generation prompt."""
+        messages = [*query.messages]
+        if self.system_prompt is not None:
+            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        if self.plain_prompt:
+            text = "\n".join(message["content"] for message in messages)
+            tokens = self.tokenizer(text)["input_ids"]
+        else:
+            tokens = self._templated(messages)
+        if not tokens:
+            raise ModelError(f"query {query.id!r} has no tokens: its prompt is empty.")
+        return tuple(int(token) for token in tokens)
+
+    def _templated(self, messages: list[dict[str, str]]) -> list[int]:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ModelError(
+                "the model's tokenizer has no chat template: give it one, or pass "
+                "--plain-prompt to send the text of the query as it is."
+            )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # templates raise what they like
+            raise ModelError(f"the model's chat template refused the messages: {error}") from error
+        tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokens
+
+    def encode_response(self, text: str) -> tuple[int, ...]:
+        """Tokens of a response's text, nothing added."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of response tokens; end tokens and other special ones left out."""
+        kept = [token for token in tokens if token not in self.end_tokens]
+        text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
+        return text
+
+    def stream(
+        self, steering: SteeringVector | None, *, slots: int, max_new_tokens: int
+    ) -> "HuggingFaceStream":
+        """An empty batch of slots.
+
+        Raises:
+            SteeringError: If the vector does not fit the model.
+        """
+        return HuggingFaceStream(self, steering, slots, max_new_tokens)
+
+    def activations(self, prompt: Sequence[int], response: Sequence[int]) -> NDArray[np.float32]:
+        """Residual stream at the output of every layer for prompt and response, [L, P + R, d]."""
+        outputs: list[Tensor] = []
+
+        def keep(module: Any, args: Any, output: Any) -> None:
+            outputs.append(output[0] if isinstance(output, tuple) else output)
+
+        with ExitStack() as stack:
+            for layer in self.layers.layers:
+                stack.callback(layer.register_forward_hook(keep).remove)
+            self.prompt_pass([*prompt, *response])
+        return torch.stack([output[0].float().cpu() for output in outputs]).numpy()
+
+    def prompt_pass(
+        self, tokens: Sequence[int], steerer: Steerer | None = None, strength: float = 0.0
+    ) -> tuple[PromptPass, Tensor]:
+        """Run a row of tokens; its keys and values, and the logits after its last token."""
+        current = PromptPass()
+        strengths = torch.tensor([strength], device=self.like.device)
+        hooks = steerer.steering(strengths) if steerer else nullcontext()
+        with torch.no_grad(), attention.attending(current), hooks:
+            logits = self.forward([list(tokens)], [list(range(len(tokens)))])
+        return current, logits
+
+    def forward(self, tokens: Any, positions: Any) -> Tensor:
+        """Logits of the last token of each row, [rows, V] float32; no cache of transformers'."""
+        output = self.model(
+            input_ids=torch.as_tensor(tokens, device=self.like.device),
+            position_ids=torch.as_tensor(positions, device=self.like.device),
+            use_cache=False,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+    def check_length(self, prompt: Sequence[int], max_new_tokens: int) -> None:
+        """Refuse prompts that leave no room for the response.
+
+        Raises:
+            ModelError: If prompt and limit together pass the model's context.
+        """
+        limit = getattr(self.config, "max_position_embeddings", None) or math.inf
+        if len(prompt) + max_new_tokens > limit:
+            raise ModelError(
+                f"a prompt of {len(prompt)} tokens and {max_new_tokens} new ones pass the model's "
+                f"context of {limit}: shorten the query or lower max_new_tokens."
+            )
+
+    def _check_decoding(self) -> None:
+        """Step a few tokens through our attention and compare with transformers' own forward."""
+        count = min(8, self.config.vocab_size)
+        tokens = [(7 * step + 3) % self.config.vocab_size for step in range(count)]
+        row = torch.tensor([tokens], device=self.like.device)
+        try:
+            with torch.no_grad():
+                expected = self.model(input_ids=row, use_cache=False).logits[0, -1].float()
+            stream = self.stream(None, slots=2, max_new_tokens=count)
+            stream.open(tuple(tokens[: count // 2]), 0.0)
+            for token in tokens[count // 2 :]:
+                stream.push(torch.tensor([token]))
+        except ModelError:
+            raise
+        except Exception as error:  # whatever an unknown architecture trips over
+            raise ModelError(
+                f"{type(self.model).__name__} cannot be run by tailcast's decode loop "
+                f"({type(error).__name__}: {error}): choose a decoder-only transformer."
+            ) from error
+        gap = (stream.logits()[0].log_softmax(-1) - expected.log_softmax(-1)).abs().mean().item()
+        bound = 1e-3 if self.like.dtype == torch.float32 else 0.25
+        if not gap < bound and torch.isfinite(expected).all():
+            raise ModelError(
+                f"{type(self.model).__name__} cannot be run by tailcast's decode loop: stepping "
+                f"differs from a plain forward by {gap:.2g} nats a token (bound {bound:g})."
+            )
+
+
+class HuggingFaceStream:
+    """Open slots of a transformers model; the prompt of equal slots is computed once.
+
+    At ``response`` positions the prompt but its last token is shared by all strengths, and
+    the last token is the first one steered. At ``all`` positions each strength has its own
+    prompt. Either way the first law of a (prompt, strength) is computed once and copied.
+    """
+
+    def __init__(
+        self, target: HuggingFaceTarget, steering: SteeringVector | None, slots: int, length: int
+    ) -> None:
+        self.target = target
+        self.steerer = (
+            Steerer(steering, target.layers, target.width, target.like) if steering else None
+        )
+        self.steers_prompt = steering is not None and steering.positions == "all"
+        self.length = length
+        self.cache = SlotCache(slots, length)
+        self.strengths: list[float] = []
+        self.rows: Tensor | None = None  # next-token logits, [slots, V]
+        self._prefixes: dict[tuple[tuple[int, ...], float], int] = {}
+        self._starts: dict[tuple[tuple[int, ...], float], tuple[Any, Tensor]] = {}
+
+    def open(self, prompt: tuple[int, ...], strength: float) -> None:
+        """Add a slot at the end, ready to give the law of the first response token."""
+        slot = self.cache.add(self._prefix(prompt, strength))
+        self.strengths.append(strength)
+        key = (prompt, strength)
+        if key not in self._starts:
+            self._forward(range(slot, slot + 1), [prompt[-1]])
+            assert self.rows is not None
+            self._starts[key] = (self.cache.tail(slot), self.rows[slot].clone())
+            return
+        tail, logits = self._starts[key]
+        self.cache.restore(slot, tail)
+        assert self.rows is not None
+        self.rows[slot] = logits
+
+    def logits(self) -> Tensor:
+        """Next-token logits of every slot, [n, V] float32."""
+        assert self.rows is not None
+        return self.rows[: len(self.strengths)]
+
+    def close(self, slots: Iterable[int]) -> list[int]:
+        """Drop slots; the i-th number returned is the former slot that is now slot i."""
+        order = self.cache.close(list(slots))
+        self.strengths = [self.strengths[old] for old in order]
+        return order
+
+    def push(self, tokens: Tensor) -> None:
+        """Append one token to every slot and compute the next law of each."""
+        self._forward(range(len(self.strengths)), tokens.tolist())
+
+    def _prefix(self, prompt: tuple[int, ...], strength: float) -> int:
+        """Index of the stored prompt, all but its last token, under a strength."""
+        steered = strength if self.steers_prompt else 0.0
+        key = (prompt, steered)
+        if key not in self._prefixes:
+            self.target.check_length(prompt, self.length)
+            current = PromptPass()
+            if len(prompt) > 1:
+                current, _ = self.target.prompt_pass(prompt[:-1], self.steerer, steered)
+            self.cache.prefixes.append(current)
+            self._prefixes[key] = len(self.cache.prefixes) - 1
+        return self._prefixes[key]
+
+    def _forward(self, rows: range, tokens: Sequence[int]) -> None:
+        device = self.target.like.device
+        positions = self.cache.positions(rows)
+        strengths = torch.tensor([self.strengths[row] for row in rows], device=device)
+        hooks = self.steerer.steering(strengths) if self.steerer else nullcontext()
+        with torch.no_grad(), self.cache.appending(rows, device), hooks:
+            logits = self.target.forward([[t] for t in tokens], [[p] for p in positions])
+        if self.rows is None:
+            self.rows = logits.new_empty((self.cache.slots, logits.shape[-1]))
+        self.rows[rows.start : rows.stop] = logits

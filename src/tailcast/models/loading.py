@@ -1,0 +1,129 @@
+"""From a directory, hub id or gguf file, and perhaps an adapter, to a target."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tailcast.errors import ModelError
+from tailcast.models.huggingface import HuggingFaceTarget
+from tailcast.types import ModelSettings
+
+__all__ = ["load_target"]
+
+
+def load_target(settings: ModelSettings) -> HuggingFaceTarget:
+    """Load a model, its tokenizer and its adapter.
+
+    Raises:
+        ModelError: If any of them cannot be found, read or driven; one sentence.
+    """
+    if settings.model == "embedded":
+        from tailcast.models.embedded import embedded_settings
+
+        settings = embedded_settings(settings)
+    place, options = _where(settings)
+    device = _device(settings.device)
+    transformers = importlib.import_module("transformers")
+    with _sentences(f"model {settings.model!r} cannot be loaded"), _quiet(transformers):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            place, dtype=_dtype(settings.dtype), **options
+        )
+    if settings.adapter:
+        model = _with_adapter(model, settings.adapter)
+    return HuggingFaceTarget(
+        model.to(device),
+        tokenizer,
+        system_prompt=settings.system_prompt,
+        plain_prompt=settings.plain_prompt,
+    )
+
+
+def _where(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
+    """What from_pretrained is to be given for a path."""
+    options: dict[str, Any] = {
+        "revision": settings.revision,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    path = Path(settings.model).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"gguf file {settings.model!r} does not exist: check the path.")
+        return str(path.parent), options | {"gguf_file": path.name}
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"directory {settings.model!r} holds no model: config.json is missing."
+            )
+        return str(path), options
+    looks_local = settings.model.startswith((".", "/", "~")) or settings.model.count("/") != 1
+    if looks_local:
+        raise ModelError(
+            f"model {settings.model!r} is neither a directory nor a gguf file nor a hub id of the "
+            "form owner/name: check the path."
+        )
+    return settings.model, options
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    """The model with a PEFT adapter merged in, computed in float32 and cast back."""
+    if Path(adapter).is_dir() and not (Path(adapter) / "adapter_config.json").is_file():
+        raise ModelError(f"directory {adapter!r} holds no adapter: adapter_config.json is missing.")
+    peft = importlib.import_module("peft")
+    dtype = model.dtype
+    with _sentences(f"adapter {adapter!r} does not fit this model or cannot be read"):
+        merged = peft.PeftModel.from_pretrained(model.float(), adapter).merge_and_unload()
+    return merged.to(dtype)
+
+
+@contextmanager
+def _sentences(what: str) -> Iterator[None]:
+    """Turn whatever a loader raises into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, TypeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        first = " ".join(lines[:2])[:300] or type(error).__name__
+        raise ModelError(f"{what}: {first}") from error
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """No progress bars and advice of transformers while it loads."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"device {name!r} cannot be used: {reason}") from error
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _dtype(name: str) -> Any:
+    if name == "auto":
+        return "auto"
+    dtype = getattr(torch, name, None)
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise ModelError(f"dtype {name!r} is not one of auto, bfloat16, float16, float32, float64.")
+    return dtype

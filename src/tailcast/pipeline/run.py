@@ -1,0 +1,176 @@
+"""config -> steer -> pilot -> select -> sample -> judge -> estimate.
+
+Each step leaves its artefact in the run directory, and a step whose artefact is there is
+not done again: to resume is to run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tailcast.config import RunConfig
+from tailcast.data import load_queries, queries_digest
+from tailcast.errors import StoreError
+from tailcast.judges import build_judge
+from tailcast.models import load_target
+from tailcast.pipeline.select import Selection, select_proposals
+from tailcast.pipeline.shards import Bench, Draws, draw_stage, read_draws
+from tailcast.pipeline.steer import steering_of
+from tailcast.progress import Progress
+from tailcast.proposals import Proposal
+from tailcast.stats import Estimate, importance_sampling, monte_carlo
+from tailcast.store import RunStore
+from tailcast.types import Judge, Query, SteeringVector, Target
+
+__all__ = ["Inputs", "run"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Objects that stand in for what the config names: a loaded model, a judge, queries."""
+
+    target: Target | None = None
+    judge: Judge | None = None
+    queries: Sequence[Query] | None = None
+    steering: SteeringVector | None = None
+
+
+def run(
+    config: RunConfig, *, inputs: Inputs | None = None, progress: Progress | None = None
+) -> list[Estimate]:
+    """Measure the risk of every query and keep all of it in the run directory.
+
+    Args:
+        config: What to do; ``config.out`` must be set.
+        inputs: Objects to use instead of loading what the config names.
+        progress: Told of what happens.
+
+    Returns:
+        One estimate for each query and method, in the order of the queries; the same is in
+        ``estimates.jsonl``.
+
+    Raises:
+        TailcastError: If anything the config names cannot be used, or the directory belongs
+            to another run. What was drawn before stays.
+    """
+    inputs, progress = inputs or Inputs(), progress or Progress()
+    if config.out is None:
+        raise StoreError("out is missing: name a run directory with --out.")
+    store = RunStore(config.out)
+    queries = inputs.queries or load_queries(
+        config.queries, column=config.column, limit=config.limit
+    )
+    queries = queries[: config.limit]
+    judge = inputs.judge or build_judge(config.judge, threshold=config.threshold)
+    with store.locked():
+        facts = _facts(config, queries, inputs)
+        store.check(config.model_dump(mode="json"), facts)
+        if store.read_json("finished.json") == _size(config):
+            progress.say(f"{store.path} is finished: nothing to do.")
+            return [_record(row) for row in store.read_lines("estimates.jsonl")]
+        target = inputs.target or load_target(config.model_settings)
+        store.check(config.model_dump(mode="json"), {**facts, "model": target.fingerprint})
+        steering = inputs.steering or steering_of(config, target, store, progress)
+        bench = Bench(
+            store, target, judge, config.sampling_settings, config.seed, config.batch, steering
+        )
+        return _measure(bench, queries, config, progress)
+
+
+def _measure(
+    bench: Bench, queries: Sequence[Query], config: RunConfig, progress: Progress
+) -> list[Estimate]:
+    """Select, sample and estimate."""
+    selection = _selection(bench, queries, config, progress)
+    stages = {"mc": config.monte_carlo}
+    stages["is" if config.steers and not selection.given_up else "mc"] = config.samples
+
+    def own(query_id: str, number: int) -> Proposal:
+        return selection.proposals[query_id]
+
+    def plain(query_id: str, number: int) -> Proposal:
+        return Proposal.target()
+
+    stages = {stage: draws for stage, draws in stages.items() if draws}
+    for stage, count in stages.items():
+        law = own if stage == "is" else plain
+        draw_stage(bench, stage, queries, count, law=law, progress=progress)
+    estimates = []
+    for query in queries:
+        for stage in stages:
+            draws = read_draws(bench.store, stage, query.id)
+            assert draws is not None
+            one = _estimate(query, stage, draws, config.level)
+            estimates.append(_given_up(one) if selection.given_up else one)
+    bench.store.write_lines("estimates.jsonl", [asdict(one) for one in estimates])
+    bench.store.write_json("finished.json", _size(config))
+    return estimates
+
+
+def _estimate(query: Query, stage: str, draws: Draws, level: float) -> Estimate:
+    """The estimate of one query; completions that the judge failed on count on both sides."""
+
+    def with_hits(hits: Any) -> Estimate:
+        if stage == "mc":
+            return monte_carlo(hits, level=level)
+        return importance_sampling(draws.log_weights, hits, level=level)
+
+    one = replace(with_hits(draws.hits), query_id=query.id, prompt=query.prompt, cost=draws.cost)
+    failed = int(draws.failed.sum())
+    if not failed:
+        return one
+    upper = with_hits(draws.hits | draws.failed).ci_high
+    reason = (
+        f"the judge failed on {failed} of {one.n} completions: they count as no hit in p and "
+        "as hits in ci_high; mend the judge"
+    )
+    return replace(one, ci_high=max(one.ci_high, upper)).marked("weak", reason)
+
+
+def _given_up(estimate: Estimate) -> Estimate:
+    return estimate.marked("weak", "the pilot found no proposal, this is plain sampling")
+
+
+def _selection(
+    bench: Bench, queries: Sequence[Query], config: RunConfig, progress: Progress
+) -> Selection:
+    """The proposal of every query: given, chosen before, or chosen now."""
+    if not config.select:
+        fixed = Proposal.parse(config.proposal) if config.proposal else Proposal.target()
+        return Selection({query.id: fixed for query in queries}, {}, False)
+    kept = bench.store.read_json("selection.json")
+    if kept is not None:
+        proposals = {id: Proposal(*values) for id, values in kept["proposals"].items()}
+        return Selection(proposals, kept, kept["given_up"])
+    selection = select_proposals(bench, queries, config, progress)
+    chosen = {id: (one.strength, one.switch, one.mix) for id, one in selection.proposals.items()}
+    bench.store.write_json("selection.json", {**selection.record, "proposals": chosen})
+    progress.say(f"Selected: {selection.record.get('pooled', 'the target')}.")
+    return selection
+
+
+def _facts(config: RunConfig, queries: Sequence[Query], inputs: Inputs) -> dict[str, str]:
+    """Digests of what the config names and could have changed since."""
+    facts = {"queries": queries_digest(queries)}
+    for name in ("steering", "pairs"):
+        path = getattr(config, name)
+        if path and Path(path).is_file():
+            facts[name] = sha256(Path(path).read_bytes()).hexdigest()[:16]
+    if inputs.steering is not None:
+        facts["steering"] = sha256(inputs.steering.direction.tobytes()).hexdigest()[:16]
+    return facts
+
+
+def _size(config: RunConfig) -> dict[str, int]:
+    return {"samples": config.samples, "monte_carlo": config.monte_carlo}
+
+
+def _record(row: dict[str, Any]) -> Estimate:
+    try:
+        return Estimate(**{**row, "reasons": tuple(row["reasons"])})
+    except (TypeError, KeyError) as error:
+        raise StoreError(
+            f"a line of estimates.jsonl is damaged ({error}): delete the file."
+        ) from None

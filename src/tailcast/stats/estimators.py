@@ -1,0 +1,145 @@
+"""How large is QRISK(c), the probability that a completion of query c is a hit?"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailcast.stats.diagnostics import diagnose, effective_sample_size
+from tailcast.stats.intervals import clopper_pearson, weighted_hits_interval
+
+__all__ = ["Estimate", "importance_sampling", "monte_carlo"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The risk of one query by one method.
+
+    Attributes:
+        query_id: Which query.
+        prompt: Its last user message, for reading.
+        method: "mc" or "is".
+        p: Unbiased estimate of QRISK; None when there was no hit, because zero is not an
+            answer: read ``ci_high`` then.
+        stderr: Standard error of p; None without hits.
+        ci_low: Lower end of the interval.
+        ci_high: Upper end. Exact for "mc"; for "is" it assumes that the proposal visits
+            every way to hit.
+        level: Coverage that the interval aims at.
+        n: Number of draws.
+        n_hits: Number of hits among them.
+        ess: Effective sample size of the weights.
+        ess_hits: Effective sample size of the weighted hits.
+        khat: Pareto k-hat of the hits' weights, where it can be computed.
+        max_share: Share of the largest weighted hit in the estimate.
+        verdict: "ok", "weak" or "unreliable".
+        reasons: Why the verdict is not "ok", and what to do.
+        cost: Token forwards of the target and calls of the judge that were paid for.
+    """
+
+    query_id: str
+    prompt: str
+    method: str
+    p: float | None
+    stderr: float | None
+    ci_low: float
+    ci_high: float
+    level: float
+    n: int
+    n_hits: int
+    ess: float
+    ess_hits: float
+    khat: float | None
+    max_share: float | None
+    verdict: str
+    reasons: tuple[str, ...] = ()
+    cost: dict[str, int] = field(default_factory=dict)
+
+    def marked(self, verdict: str, reason: str) -> "Estimate":
+        """The same estimate with a verdict at least as bad and one more reason."""
+        order = ("ok", "weak", "unreliable")
+        worst = max(self.verdict, verdict, key=order.index)
+        return replace(self, verdict=worst, reasons=(*self.reasons, reason))
+
+
+def monte_carlo(hits: NDArray[np.bool_], *, level: float = 0.95) -> Estimate:
+    """Plain Monte Carlo from the target: p = hits / n with the Clopper-Pearson interval.
+
+    Args:
+        hits: h of each draw, [n] with n >= 1.
+        level: Coverage of the exact interval.
+    """
+    n, count = len(hits), int(np.count_nonzero(hits))
+    low, high = clopper_pearson(count, n, level=level)
+    p = count / n
+    verdict = "ok"
+    reasons: tuple[str, ...] = ()
+    if count == 0:
+        verdict = "weak"
+        reasons = (f"no hit in {n} draws: the risk is below {high:.2g} at {level:.0%}; draw more",)
+    elif count < 10:
+        verdict = "weak"
+        reasons = (f"{count} hits make a wide interval: draw more samples",)
+    return Estimate(
+        query_id="",
+        prompt="",
+        method="mc",
+        p=p if count else None,
+        stderr=float(np.sqrt(p * (1 - p) / n)) if count else None,
+        ci_low=low,
+        ci_high=high,
+        level=level,
+        n=n,
+        n_hits=count,
+        ess=float(n),
+        ess_hits=float(count),
+        khat=None,
+        max_share=1 / count if count else None,
+        verdict=verdict,
+        reasons=reasons,
+    )
+
+
+def importance_sampling(
+    log_weights: NDArray[np.floating], hits: NDArray[np.bool_], *, level: float = 0.95
+) -> Estimate:
+    """The paper's estimator (1/n) sum_i w_i h_i over draws of a proposal (method.md section 3).
+
+    Unbiased for QRISK when the proposal covers p*h. Not self-normalised: non-hits of large
+    weight would enter then.
+
+    Args:
+        log_weights: log p - log q of each draw, [n]; -inf where the target forbids it.
+        hits: h of each draw, [n].
+        level: Nominal coverage; what the interval assumes is said at
+            :func:`tailcast.stats.weighted_hits_interval`.
+    """
+    n = len(hits)
+    found = diagnose(log_weights, hits)
+    weighted = np.where(hits, np.exp(log_weights), 0.0)
+    hit_weights = log_weights[hits & np.isfinite(log_weights)]
+    low, high = weighted_hits_interval(hit_weights, n, level=level)
+    reasons = found.reasons
+    if found.n_hits == 0:
+        reasons = (
+            f"no hit in {n} draws of the proposal, which bounds nothing from above: "
+            "steer more strongly, or draw from the target (mc) for an upper bound",
+        )
+    return Estimate(
+        query_id="",
+        prompt="",
+        method="is",
+        p=float(weighted.mean()) if found.n_hits else None,
+        stderr=float(weighted.std(ddof=1) / np.sqrt(n)) if found.n_hits and n > 1 else None,
+        ci_low=low,
+        ci_high=high,
+        level=level,
+        n=n,
+        n_hits=found.n_hits,
+        ess=effective_sample_size(log_weights),
+        ess_hits=found.ess_hits,
+        khat=found.khat,
+        max_share=found.max_share,
+        verdict=found.verdict,
+        reasons=reasons,
+    )

@@ -1,0 +1,73 @@
+"""Between which risks does the truth lie, given the hits and their weights?"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["clopper_pearson", "weighted_hits_interval"]
+
+_PIVOTS = 20_000
+
+
+def clopper_pearson(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Exact two-sided interval of a binomial probability (Clopper and Pearson 1934).
+
+    With no hit the upper end is the one that the two-sided level gives, never 0.
+
+    Args:
+        hits: Number of successes, 0 .. n.
+        n: Number of draws, at least 1.
+        level: Coverage, in (0, 1).
+
+    Returns:
+        Lower and upper end, both in [0, 1]; coverage is at least ``level``.
+    """
+    from scipy.stats import beta
+
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
+    high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
+    return low, high
+
+
+def weighted_hits_interval(
+    log_weights: NDArray[np.floating], n: int, *, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of E_q[w h] for a binomial share of hits with log-normal weights.
+
+    A generalised (pivotal) interval: the share of hits has its Clopper-Pearson-like beta
+    law, the mean of the hits' weights the generalised pivot of a log-normal mean
+    (Krishnamoorthy and Mathew 2003); the product's quantiles come from a fixed set of
+    pivots, so equal input gives equal output. On simulated weights with sd(log w) = 2 it
+    covers 95 to 96% at n = 64 .. 5,000, where a normal interval covers 59 to 83%
+    (method.md section 6).
+
+    It ASSUMES that the proposal visits every way to hit: a way that it never visits
+    leaves no trace in the weights.
+
+    Args:
+        log_weights: Log-weights of the hits alone, [hits].
+        n: Number of draws, hits and others.
+        level: Nominal coverage, in (0, 1).
+
+    Returns:
+        Lower and upper end in [0, 1]. With no hit (0, 1): nothing bounds the risk from
+        above. With one hit the spread of weights is unknown and the upper end is 1 unless
+        the weight is 1, that of a target draw.
+    """
+    hits = len(log_weights)
+    if hits == 0:
+        return 0.0, 1.0
+    spread = float(np.std(log_weights, ddof=1)) if hits > 1 else 0.0
+    if spread == 0.0 and (hits > 1 or log_weights[0] == 0.0):
+        low, high = clopper_pearson(hits, n, level=level)
+        weight = float(np.exp(log_weights[0]))
+        return low * weight, min(1.0, high * weight)
+    if hits == 1:
+        return 0.0, 1.0
+    rng = np.random.default_rng(20_260_422)
+    variance = spread**2 * (hits - 1) / rng.chisquare(hits - 1, _PIVOTS)
+    centre = np.mean(log_weights) + rng.standard_normal(_PIVOTS) * np.sqrt(variance / hits)
+    share = rng.beta(hits + 0.5, n - hits + 0.5, _PIVOTS)
+    log_mean = np.log(share) + centre + variance / 2
+    low, high = np.exp(np.minimum(np.quantile(log_mean, [(1 - level) / 2, (1 + level) / 2]), 0.0))
+    return float(low), float(high)

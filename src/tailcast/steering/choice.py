@@ -1,0 +1,77 @@
+"""At which layer does the mean difference move the model most towards unsafe responses?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tailcast.errors import SteeringError
+from tailcast.models import HuggingFaceTarget
+from tailcast.sampling import score
+from tailcast.steering.mean_difference import Reading, fit_mean_difference
+from tailcast.types import ContrastPair, Positions, Query, SamplingSettings, SteeringVector
+
+__all__ = ["choose_layer"]
+
+_SCORED_TOKENS = 8
+_CANDIDATES = 9
+
+
+def choose_layer(
+    target: HuggingFaceTarget,
+    pairs: Sequence[ContrastPair],
+    *,
+    reading: Reading = "response",
+    positions: Positions = "response",
+    held_out: int = 16,
+) -> SteeringVector:
+    """The mean-difference vector of the layer that scores best on held-out pairs.
+
+    A layer's score is the mean over held-out pairs of the gain, at strength 1 over
+    strength 0, in log p(unsafe) - log p(safe) of the first 8 response tokens, in nats.
+    Candidates are about nine layers between 20% and 80% of the depth; every fourth pair
+    is held out, at most ``held_out``. The vector returned is then refitted on all pairs.
+
+    Returns:
+        The best vector; its provenance holds every candidate's score.
+
+    Raises:
+        SteeringError: If there are fewer than 8 pairs, or no layer scores above 0.
+    """
+    if len(pairs) < 8:
+        raise SteeringError(
+            f"{len(pairs)} pairs are too few to choose a layer by held-out pairs: "
+            "give at least 8, or name a layer."
+        )
+    tested = list(pairs[::4])[:held_out]
+    fitted = fit_mean_difference(
+        target, [pair for pair in pairs if pair not in tested], reading=reading, positions=positions
+    )
+    low, high = int(0.2 * target.depth), max(int(0.8 * target.depth), 1)
+    layers = range(low, high, max(1, -(-(high - low) // _CANDIDATES)))
+    scores = {layer: held_out_gain(target, fitted[layer], tested) for layer in layers}
+    best = max(scores, key=lambda layer: scores[layer])
+    if scores[best] <= 0:
+        raise SteeringError(
+            f"no layer moves the model towards the unsafe responses (best: layer {best}, "
+            f"{scores[best]:.2g} nats): check that unsafe and safe are not swapped."
+        )
+    vector = fit_mean_difference(target, pairs, reading=reading, positions=positions)[best]
+    vector.provenance["held_out_gain_nats"] = {str(k): round(v, 4) for k, v in scores.items()}
+    return vector
+
+
+def held_out_gain(
+    target: HuggingFaceTarget, vector: SteeringVector, pairs: Sequence[ContrastPair]
+) -> float:
+    """Mean gain in log p(unsafe) - log p(safe) at strength 1 over strength 0, in nats."""
+    settings = SamplingSettings(max_new_tokens=_SCORED_TOKENS)
+    gains = []
+    for pair in pairs:
+        prompt = target.encode(Query.user("pair", pair.prompt))
+        responses = [target.encode_response(text) for text in (pair.unsafe, pair.safe)]
+        logp, logs = score(
+            target, prompt, responses, [1.0], settings, steering=vector, tokens=_SCORED_TOKENS
+        )
+        unsafe, safe = (logs[:, 0] - logp).sum(axis=1)
+        gains.append(unsafe - safe)
+    return float(np.mean(gains))

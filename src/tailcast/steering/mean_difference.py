@@ -1,0 +1,72 @@
+"""Which direction in the residual stream leads from safe to unsafe responses?"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailcast.errors import SteeringError
+from tailcast.models import HuggingFaceTarget
+from tailcast.types import ContrastPair, Positions, Query, SteeringVector
+
+__all__ = ["Reading", "fit_mean_difference"]
+
+Reading = Literal["response", "prompt"]
+
+
+def fit_mean_difference(
+    target: HuggingFaceTarget,
+    pairs: Sequence[ContrastPair],
+    *,
+    reading: Reading = "response",
+    positions: Positions = "response",
+) -> list[SteeringVector]:
+    """Mean activation over unsafe responses minus mean over safe ones, at every layer.
+
+    As persona vectors do (Chen et al. 2025): not normalised, so that strength 1 adds one
+    mean difference, in the units of the residual stream.
+
+    Args:
+        target: The model.
+        pairs: Unsafe and safe responses to the same prompts, at least two.
+        reading: "response" averages over the response's tokens; "prompt" reads the last
+            prompt token of a prompt that ends with the response's first token.
+        positions: Where the vectors will steer.
+
+    Returns:
+        One vector for each decoder layer, in order of depth.
+
+    Raises:
+        SteeringError: If there are fewer than two pairs, or a response has no token.
+    """
+    if len(pairs) < 2:
+        raise SteeringError(
+            f"{len(pairs)} pair is too few for a mean difference: give at least two."
+        )
+    unsafe = np.zeros((target.depth, target.width))
+    safe = np.zeros_like(unsafe)
+    for number, pair in enumerate(pairs, 1):
+        prompt = target.encode(Query.user(f"pair {number}", pair.prompt))
+        unsafe += _read(target, prompt, pair.unsafe, reading, number)
+        safe += _read(target, prompt, pair.safe, reading, number)
+    directions = ((unsafe - safe) / len(pairs)).astype(np.float32)
+    provenance = {"method": "mean difference", "reading": reading, "pairs": len(pairs)}
+    return [
+        SteeringVector("add", layer, direction, positions, target.weights_fingerprint, provenance)
+        for layer, direction in enumerate(directions)
+    ]
+
+
+def _read(
+    target: HuggingFaceTarget, prompt: tuple[int, ...], response: str, reading: Reading, number: int
+) -> NDArray[np.float64]:
+    """What one response looks like at every layer, [L, d]."""
+    tokens = target.encode_response(response)
+    if not tokens:
+        raise SteeringError(f"pair {number} has a response without a token: fill or drop it.")
+    if reading == "prompt":
+        tokens = tokens[:1]
+    states = target.activations(prompt, tokens)[:, len(prompt) :]
+    mean: NDArray[np.float64] = states.astype(np.float64).mean(axis=1)
+    return mean

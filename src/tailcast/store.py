@@ -1,0 +1,290 @@
+"""The run directory: what was asked, every draw, every verdict, the estimates.
+
+    manifest.json               config, versions, fingerprints
+    steering.safetensors        the vector, when it was fitted in the run
+    selection.json              the pilot's outcome
+    samples/STAGE/QUERY/A-B.parquet     draws A .. B-1 of a query
+    verdicts/STAGE/QUERY/A-B.parquet    what the judge said of them
+    estimates.jsonl             one object for each query and method
+
+Every file is written to a hidden name beside its place, synced, and renamed: it is there
+whole or not at all, so a run killed at any moment goes on from the files that exist. A
+lock that dies with its process keeps two runs out of one directory.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from tailcast.errors import StoreError
+from tailcast.proposals import Proposal
+from tailcast.types import SampleBatch, Verdicts
+
+__all__ = ["RunStore"]
+
+GROWING = ("samples", "monte_carlo")
+FREE = ("out",)
+
+
+class RunStore:
+    """A run directory.
+
+    Args:
+        path: The directory; made when it is not there.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for one process.
+
+        Raises:
+            StoreError: If it cannot be made or written, or another process holds it.
+        """
+        with self._sentences():
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(f"run directory {self.path} is in use by another process.") from None
+        try:
+            yield
+        finally:
+            handle.close()
+
+    def check(self, config: dict[str, Any], facts: dict[str, str]) -> None:
+        """Start a run, or make sure that this is the run that was started here.
+
+        Args:
+            config: The run's settings; samples may grow, the directory may have moved.
+            facts: Digests of what the settings name: queries, model, vector.
+
+        Raises:
+            StoreError: Naming the first field that differs, then and now.
+        """
+        old = self.read_json("manifest.json")
+        if old is not None:
+            self._compare(old.get("config", {}), config)
+            for name, value in facts.items():
+                before = old.get("facts", {}).get(name, value)
+                if before != value:
+                    raise StoreError(
+                        f"run directory {self.path} was made with other {name} "
+                        f"({before}, now {value}): restore them or use another --out."
+                    )
+            facts = {**old.get("facts", {}), **facts}
+        elif self.path.exists() and any(self.path.glob("[!.]*")):
+            raise StoreError(f"{self.path} is not empty and no run directory: use another --out.")
+        manifest = {"format": 1, **(old or {"versions": _versions()})}
+        self.write_json("manifest.json", {**manifest, "config": config, "facts": facts})
+
+    def _compare(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        for name in sorted({*old, *new} - {*FREE}):
+            before, now = old.get(name), new.get(name)
+            if name in GROWING and (before or 0) <= (now or 0):
+                continue
+            if before != now:
+                more = "it may only grow" if name in GROWING else f"restore {name}"
+                raise StoreError(
+                    f"run directory {self.path} was made with {name} = {before!r}, now {now!r}: "
+                    f"{more}, or use another --out."
+                )
+
+    def read_json(self, name: str) -> Any:
+        """Content of a JSON file of the directory; None when it is not there.
+
+        Raises:
+            StoreError: If the file is not JSON.
+        """
+        try:
+            return json.loads((self.path / name).read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{self.path / name} is damaged ({error}): delete it or the run."
+            ) from None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the directory, whole or not at all."""
+        text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+        self._write(self.path / name, lambda path: path.write_text(text, "utf-8"))
+
+    def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Write a file of one JSON object a line, whole or not at all."""
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        self._write(self.path / name, lambda path: path.write_text(text, "utf-8"))
+
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """Objects of a file of one JSON object a line.
+
+        Raises:
+            StoreError: If it is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        except FileNotFoundError:
+            raise StoreError(f"{self.path} holds no {name}: it is no finished run.") from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} is damaged ({error}): run again to write it anew.") from None
+
+    def shards(self, stage: str, query_id: str) -> list[tuple[int, int]]:
+        """Ranges of draws that are there, in order."""
+        found = (self.path / "samples" / stage / _slug(query_id)).glob("[!.]*.parquet")
+        return sorted((int(a), int(b)) for a, b in (path.stem.split("-") for path in found))
+
+    def write_batch(self, stage: str, shard: tuple[int, int], batch: SampleBatch) -> None:
+        """Write the draws of a shard."""
+        columns = {
+            "query_id": [batch.query_id] * len(batch),
+            "draw": batch.draws,
+            "strength": [one.strength for one in batch.proposals],
+            "switch": [one.switch for one in batch.proposals],
+            "mix": [one.mix for one in batch.proposals],
+            "finish": list(batch.finish),
+            "text": list(batch.texts),
+            "tokens": _ragged(batch.tokens, batch.lengths),
+            "token_logp": _ragged(batch.token_logp, batch.lengths),
+            "token_logs": _ragged(batch.token_logs, _steered_lengths(batch)),
+        }
+        table = pa.table(columns).replace_schema_metadata({"width": str(batch.tokens.shape[1])})
+        self._write_table("samples", stage, batch.query_id, shard, table)
+
+    def read_batch(self, stage: str, query_id: str, shard: tuple[int, int]) -> SampleBatch:
+        """Read the draws of a shard."""
+        table = self._read_table("samples", stage, query_id, shard)
+        width = int(table.schema.metadata[b"width"])
+        columns = table.to_pydict()
+        proposals = zip(columns["strength"], columns["switch"], columns["mix"])
+        return SampleBatch(
+            query_id=query_id,
+            draws=np.array(columns["draw"], dtype=np.int64),
+            proposals=tuple(Proposal(*one) for one in proposals),
+            tokens=_padded(columns["tokens"], width, -1, np.int32),
+            lengths=np.array([len(row) for row in columns["tokens"]], dtype=np.int64),
+            token_logp=_padded(columns["token_logp"], width, 0, np.float32),
+            token_logs=_padded(columns["token_logs"], width, 0, np.float32),
+            texts=tuple(columns["text"]),
+            finish=tuple(columns["finish"]),
+        )
+
+    def has_verdicts(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:
+        """Whether a shard has been judged."""
+        return self._shard_path("verdicts", stage, query_id, shard).exists()
+
+    def write_verdicts(
+        self, stage: str, query_id: str, shard: tuple[int, int], verdicts: Verdicts
+    ) -> None:
+        """Write the verdicts of a shard."""
+        scores = pa.array(verdicts.scores, mask=verdicts.failed)
+        columns = {"score": scores, "hit": verdicts.hits, "error": list(verdicts.errors)}
+        self._write_table("verdicts", stage, query_id, shard, pa.table(columns))
+
+    def read_verdicts(self, stage: str, query_id: str, shard: tuple[int, int]) -> Verdicts:
+        """Read the verdicts of a shard."""
+        table = self._read_table("verdicts", stage, query_id, shard)
+        scores = [np.nan if score is None else score for score in table["score"].to_pylist()]
+        hits = np.array(table["hit"].to_pylist(), dtype=bool)
+        return Verdicts(np.array(scores, dtype=float), hits, tuple(table["error"].to_pylist()))
+
+    def _shard_path(self, kind: str, stage: str, query_id: str, shard: tuple[int, int]) -> Path:
+        name = f"{shard[0]:08d}-{shard[1]:08d}.parquet"
+        return self.path / kind / stage / _slug(query_id) / name
+
+    def _write_table(
+        self, kind: str, stage: str, query_id: str, shard: tuple[int, int], table: pa.Table
+    ) -> None:
+        path = self._shard_path(kind, stage, query_id, shard)
+        self._write(path, lambda place: parquet.write_table(table, place, compression="zstd"))
+
+    def _read_table(self, kind: str, stage: str, query_id: str, shard: tuple[int, int]) -> pa.Table:
+        path = self._shard_path(kind, stage, query_id, shard)
+        try:
+            return parquet.read_table(path, partitioning=None)
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(f"{path} is damaged ({reason}): delete it and run again.") from None
+
+    def _write(self, path: Path, write: Callable[[Path], Any]) -> None:
+        """Write under a hidden name, sync, rename, sync the folder."""
+        hidden = path.with_name(f".{path.name}.tmp")
+        with self._sentences():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                write(hidden)
+                _sync(hidden)
+                hidden.replace(path)
+                _sync(path.parent)
+            except BaseException:
+                hidden.unlink(missing_ok=True)
+                raise
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error).splitlines()[0]
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "free some space" if full else "use another --out or mend its permissions"
+            raise StoreError(
+                f"cannot write to run directory {self.path} ({reason}): {remedy}, and run again; "
+                "what was finished is kept."
+            ) from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _slug(query_id: str) -> str:
+    """A file name for a query id: itself where it is plain, else cleaned with a digest."""
+    clean = re.sub(r"[^A-Za-z0-9_-]+", "_", query_id)[:48]
+    return clean if clean == query_id else f"{clean}.{sha256(query_id.encode()).hexdigest()[:8]}"
+
+
+def _steered_lengths(batch: SampleBatch) -> np.ndarray[Any, Any]:
+    twin = [0 if one.is_target else one.switch for one in batch.proposals]
+    return np.minimum(batch.lengths, twin)
+
+
+def _ragged(values: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> pa.Array:
+    """The first ``lengths[i]`` values of each row as a list column."""
+    inside = np.arange(values.shape[1]) < lengths[:, None]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[inside]))
+
+
+def _padded(rows: list[list[float]], width: int, fill: int, dtype: Any) -> np.ndarray[Any, Any]:
+    table = np.full((len(rows), width), fill, dtype=dtype)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return table
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    import platform
+    from importlib.metadata import version
+
+    packages = ("tailcast", "torch", "transformers", "peft", "numpy", "scipy", "arviz-stats")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,0 +1,240 @@
+"""The records that pass between the parts, and the protocols at the two seams.
+
+Arrays are NumPy; nothing here imports torch, opens a file or draws a number.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from tailcast.proposals import Proposal, as_rows, log_weights
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "ContrastPair",
+    "Judge",
+    "ModelSettings",
+    "Operator",
+    "Positions",
+    "Query",
+    "SampleBatch",
+    "SamplingSettings",
+    "SteeringVector",
+    "Stream",
+    "Target",
+    "Verdicts",
+]
+
+Operator = Literal["add", "ablate"]
+Positions = Literal["response", "all"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """c: what the model is asked.
+
+    Attributes:
+        id: Name of the query, unique in its set.
+        messages: Chat messages, each {"role", "content"}; the last one is the user's.
+        tags: Free labels, for example the category.
+    """
+
+    id: str
+    messages: tuple[dict[str, str], ...]
+    tags: tuple[str, ...] = ()
+
+    @property
+    def prompt(self) -> str:
+        """Content of the last message."""
+        return self.messages[-1]["content"]
+
+    @classmethod
+    def user(cls, id: str, prompt: str, tags: tuple[str, ...] = ()) -> "Query":
+        """A query of one user message."""
+        return cls(id, ({"role": "user", "content": prompt},), tags)
+
+
+@dataclass(frozen=True)
+class ContrastPair:
+    """An unsafe and a safe response to the same prompt, for fitting a steering vector."""
+
+    prompt: str
+    unsafe: str
+    safe: str
+
+
+class ModelSettings(BaseModel, frozen=True, extra="forbid"):
+    """Which model, and how it is loaded."""
+
+    model: str = Field(
+        description="Local directory, gguf file, hub id, or 'embedded': the model of the demo."
+    )
+    adapter: str | None = Field(None, description="PEFT adapter, directory or hub id; merged.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub id.")
+    dtype: str = Field("auto", description="auto (as the checkpoint says), bfloat16, float32 ...")
+    device: str = Field("auto", description="auto (cuda, mps, cpu in this order) or a name.")
+    system_prompt: str | None = Field(None, description="Put before every query.")
+    plain_prompt: bool = Field(False, description="Send the query's text without chat template.")
+    trust_remote_code: bool = Field(False, description="Let code that comes with the model run.")
+
+
+class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
+    """The settings that are part of what the target p is (method.md section 1)."""
+
+    max_new_tokens: int = Field(128, ge=1, description="Longest completion, in tokens.")
+    temperature: float = Field(1.0, gt=0, description="Divides the logits; 1 is the model's law.")
+    top_k: int = Field(0, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Keep this much mass of likeliest tokens.")
+
+
+@dataclass(frozen=True)
+class SteeringVector:
+    """What the steering operator does at strength 1.
+
+    Attributes:
+        operator: "add": h += strength * direction at the output of decoder layer ``layer``.
+            "ablate": x -= strength * (x . r) r with r = direction / |direction|, at every
+            block's input and at every attention and MLP output.
+        layer: Decoder layer, from 0; for "ablate" the layer that the direction was read at.
+        direction: [d] float32, in the units of the residual stream: for "add" strength 1
+            adds one mean difference of unsafe and safe activations.
+        positions: "response" steers from the last prompt token on; "all" the prompt too.
+        fingerprint: Of the model that it was fitted on; empty when that is unknown.
+        provenance: How it was made, for the manifest and the reader.
+    """
+
+    operator: Operator
+    layer: int
+    direction: NDArray[np.float32]
+    positions: Positions = "response"
+    fingerprint: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def norm(self) -> float:
+        """Euclidean length of the direction, in units of the residual stream."""
+        return float(np.linalg.norm(self.direction))
+
+
+class Stream(Protocol):
+    """A batch of open slots, each a prompt under a steering strength and its tokens so far.
+
+    Slots are numbered 0 .. n-1 without gaps. Logits are raw: temperature and truncation
+    are the sampler's.
+    """
+
+    def open(self, prompt: tuple[int, ...], strength: float) -> None:
+        """Add a slot at the end, ready to give the law of the first response token."""
+
+    def logits(self) -> "torch.Tensor":
+        """Next-token logits of every slot, [n, vocabulary], float32 or better."""
+
+    def close(self, slots: Sequence[int]) -> list[int]:
+        """Drop slots; the i-th number returned is the former slot that is now slot i."""
+
+    def push(self, tokens: "torch.Tensor") -> None:
+        """Append one token to every slot, [n] int64."""
+
+
+class Target(Protocol):
+    """A language model as this package sees it: the seam to any implementation."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that differs when the weights or the prompt format differ."""
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end a response."""
+
+    def encode(self, query: Query) -> tuple[int, ...]:
+        """Prompt tokens of a query, chat format included."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of response tokens, without end tokens."""
+
+    def stream(self, steering: SteeringVector | None, *, slots: int, max_new_tokens: int) -> Stream:
+        """An empty batch for at most ``slots`` slots of ``max_new_tokens`` tokens."""
+
+
+@dataclass(frozen=True)
+class SampleBatch:
+    """Completions of one query with all that their weights need.
+
+    Attributes:
+        query_id: Which query.
+        draws: Index of each draw within (query, stage), [n].
+        proposals: The proposal of each draw, n of them.
+        tokens: Drawn tokens, end token included, [n, T]; -1 past the end.
+        lengths: Number of tokens of each draw, [n].
+        token_logp: Target log-probability of each token, [n, T]; 0 past the end.
+        token_logs: The same under the steered target, [n, T]; before the switch only.
+        texts: Decoded completions, n of them.
+        finish: "stop" for an end token, "length" for the limit, n of them.
+    """
+
+    query_id: str
+    draws: NDArray[np.int64]
+    proposals: tuple[Proposal, ...]
+    tokens: NDArray[np.int32]
+    lengths: NDArray[np.int64]
+    token_logp: NDArray[np.float32]
+    token_logs: NDArray[np.float32]
+    texts: tuple[str, ...]
+    finish: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    @property
+    def log_weights(self) -> NDArray[np.float64]:
+        """Weights log p(x) - log q(x) of each draw under its own proposal, [n]."""
+        _, switch, mix = as_rows(self.proposals)
+        return log_weights(self.token_logp, self.token_logs, self.lengths, switch=switch, mix=mix)
+
+    @property
+    def token_forwards(self) -> int:
+        """Token forwards of the target that these draws took, both streams, prompts apart."""
+        twin = [0 if proposal.is_target else proposal.switch for proposal in self.proposals]
+        return int(self.lengths.sum() + np.minimum(self.lengths, twin).sum())
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """h of completions, as a judge gave it.
+
+    Attributes:
+        scores: Graded score in [0, 1]; NaN where the judge failed, [n].
+        hits: score >= threshold, [n].
+        errors: What the judge raised, "" where it answered, n of them.
+    """
+
+    scores: NDArray[np.float64]
+    hits: NDArray[np.bool_]
+    errors: tuple[str, ...]
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """Where the judge gave no answer, [n]."""
+        return np.isnan(self.scores)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """h(x; c): a graded score in [0, 1], cut at a threshold.
+
+    Attributes:
+        spec: The specification that builds it, part of every record.
+        score: Callable (query, completion) -> score in [0, 1].
+        threshold: A completion is a hit when its score is at least this.
+    """
+
+    spec: str
+    score: Callable[[Query, str], float]
+    threshold: float = 0.5

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+from scipy.stats import binom, norm
+
+from tailcast.stats import (
+    clopper_pearson,
+    cross_entropy,
+    diagnose,
+    effective_sample_size,
+    importance_sampling,
+    monte_carlo,
+    pareto_khat,
+    weighted_hits_interval,
+)
+
+
+def test_clopper_pearson_published_values():
+    """Method.md: 10 hits in 10,000 give [4.8e-4, 1.8e-3]; no hit in 500 less than 7.4e-3."""
+    low, high = clopper_pearson(10, 10_000)
+    assert (round(low, 5), round(high, 5)) == (0.00048, 0.00184)
+    assert clopper_pearson(0, 500) == (0.0, pytest.approx(1 - 0.025 ** (1 / 500)))
+    assert clopper_pearson(5, 5)[1] == 1.0
+
+
+@pytest.mark.parametrize("p", [1e-3, 0.02, 0.3])
+def test_clopper_pearson_covers_exactly_at_least_its_level(p):
+    n = 400
+    hits = np.arange(n + 1)
+    ends = np.array([clopper_pearson(int(k), n) for k in hits])
+    inside = (ends[:, 0] <= p) & (p <= ends[:, 1])
+    assert binom.pmf(hits, n, p)[inside].sum() >= 0.95
+
+
+def simulated(rng, n, *, p=3e-4, share=0.22, sd=2.0):
+    """Weights of method.md section 9: log-normal hits with mean p."""
+    hits = rng.random(n) < share
+    log_w = rng.normal(np.log(p / share) - sd**2 / 2, sd, n)
+    return np.where(hits, log_w, 0.0), hits
+
+
+def covers(interval, p):
+    return interval[0] <= p <= interval[1]
+
+
+@pytest.mark.parametrize("n", [64, 500])
+def test_interval_of_weighted_hits_covers_where_the_normal_one_does_not(n):
+    rng = np.random.default_rng(5)
+    ours = normal = 0
+    runs = 400
+    for _ in range(runs):
+        log_w, hits = simulated(rng, n)
+        ours += covers(weighted_hits_interval(log_w[hits], n), 3e-4)
+        value = np.where(hits, np.exp(log_w), 0)
+        half = 1.96 * value.std(ddof=1) / np.sqrt(n)
+        normal += abs(value.mean() - 3e-4) <= half
+    noise = 3 * np.sqrt(0.95 * 0.05 / runs)
+    assert ours / runs >= 0.95 - noise
+    assert normal / runs < 0.85  # negative control: the usual interval must fail this test
+
+
+def test_interval_without_spread_is_the_exact_one_scaled():
+    assert weighted_hits_interval(np.zeros(7), 500) == pytest.approx(clopper_pearson(7, 500))
+    assert weighted_hits_interval(np.zeros(0), 500) == (0.0, 1.0)
+    assert weighted_hits_interval(np.array([-3.0]), 500) == (0.0, 1.0)
+
+
+def test_no_hits_is_no_zero():
+    none = monte_carlo(np.zeros(500, bool))
+    assert none.p is None and none.stderr is None and none.verdict == "weak"
+    assert none.ci_high == pytest.approx(0.00735, abs=1e-5)
+    weighted = importance_sampling(np.zeros(500), np.zeros(500, bool))
+    assert weighted.p is None and weighted.ci_high == 1.0 and weighted.verdict == "unreliable"
+    assert "bounds nothing" in weighted.reasons[0]
+
+
+def test_target_draws_give_the_same_by_both_estimators():
+    hits = np.arange(500) % 10 == 0
+    plain, weighted = monte_carlo(hits), importance_sampling(np.zeros(500), hits)
+    assert plain.p == weighted.p == 0.1
+    assert (plain.ci_low, plain.ci_high) == pytest.approx((weighted.ci_low, weighted.ci_high))
+    assert plain.verdict == weighted.verdict == "ok"
+
+
+def test_forbidden_draws_count_as_draws_of_weight_zero():
+    log_w = np.array([0.0, -np.inf, 0.0, 0.0])
+    found = importance_sampling(log_w, np.array([True, True, False, False]))
+    assert found.p == 0.25 and found.n_hits == 1
+
+
+def test_effective_sample_size_by_hand():
+    assert effective_sample_size(np.log([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
+    assert effective_sample_size(np.array([-np.inf])) == 0.0
+    assert effective_sample_size(np.array([-2000.0, -2000.0])) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.8])
+def test_khat_finds_the_shape_of_a_pareto_law(shape):
+    log_w = -shape * np.log(np.random.default_rng(2).random(20_000))
+    tail = 3 * np.sqrt(20_000)
+    assert pareto_khat(log_w) == pytest.approx(shape, abs=4 * (1 + shape) / np.sqrt(tail))
+    assert pareto_khat(log_w[:20]) is None and pareto_khat(np.zeros(100)) is None
+
+
+def test_one_sample_that_owns_the_estimate_is_unreliable():
+    log_w = np.full(100, -10.0)
+    log_w[0] = 0.0
+    found = diagnose(log_w, np.ones(100, bool))
+    assert found.verdict == "unreliable"
+    assert any("max_share" in reason for reason in found.reasons)
+
+
+def test_healthy_weights_are_ok():
+    log_w = np.random.default_rng(3).normal(-5, 0.3, 200)
+    assert diagnose(log_w, np.ones(200, bool)).verdict == "ok"
+
+
+def test_cross_entropy_finds_the_law_closest_to_the_optimum():
+    """Hits ~ N(2, 1) under p*h; candidates N(m, 1): the argmin is m = 2, whatever drew them."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(0, 2, 20_000)  # the pilot's wide law
+    log_w = norm.logpdf(x, 2, 1) - norm.logpdf(x, 0, 2)
+    means = np.arange(-1, 5.0)
+    ratios = norm.logpdf(x[:, None], means, 1)
+    assert means[cross_entropy(ratios, log_w).argmin()] == 2.0
+    unweighted = cross_entropy(ratios, np.zeros(len(x)))
+    assert means[unweighted.argmin()] == 0.0  # negative control: without the weights it is wrong
+    assert (cross_entropy(ratios[:0], log_w[:0]) == 0).all()
