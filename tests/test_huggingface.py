@@ -1,0 +1,193 @@
+"""Random-weight models of nine families: our stepping against transformers' own forward."""
+
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+
+from tailcast.errors import ModelError, SteeringError
+from tailcast.models import HuggingFaceTarget
+from tailcast.types import SteeringVector
+
+BASE = dict(
+    vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=4,
+    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+    bos_token_id=1, eos_token_id=2, pad_token_id=0,
+)  # fmt: skip
+GPT2 = dict(vocab_size=40, n_embd=16, n_layer=4, n_head=4, n_positions=128)
+CONFIGS = {
+    "llama": lambda: tf.LlamaConfig(**BASE),
+    "qwen2": lambda: tf.Qwen2Config(**BASE),
+    "qwen3": lambda: tf.Qwen3Config(**BASE, head_dim=8),
+    "phi3": lambda: tf.Phi3Config(**BASE),
+    "olmo2": lambda: tf.Olmo2Config(**BASE),
+    "olmo3": lambda: tf.Olmo3Config(**BASE, sliding_window=4),
+    "gemma3": lambda: tf.Gemma3TextConfig(
+        **BASE, head_dim=8, sliding_window=4, query_pre_attn_scalar=8
+    ),
+    "mistral": lambda: tf.MistralConfig(**BASE, sliding_window=4),
+    "gpt2": lambda: tf.GPT2Config(**GPT2, bos_token_id=1, eos_token_id=2),
+}
+LONG, SHORT = (3, 4, 5, 6, 7, 8, 9), (5, 6, 11)
+
+
+def build(family: str) -> HuggingFaceTarget:
+    torch.manual_seed(0)
+    model = tf.AutoModelForCausalLM.from_config(CONFIGS[family]()).float()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.3 * torch.randn_like(weight) * (weight.ndim > 1)
+    return HuggingFaceTarget(model, tokenizer=None)
+
+
+@pytest.fixture(scope="module", params=[*CONFIGS])
+def target(request):
+    return build(request.param)
+
+
+def plain(target, tokens):
+    """Next-token log-probabilities by one uncached forward outside our passes."""
+    with torch.no_grad():
+        return (
+            target.model(input_ids=torch.tensor([tokens]), use_cache=False)
+            .logits[0]
+            .log_softmax(-1)
+        )
+
+
+def vector(target, operator, positions="response", layer=2):
+    direction = np.linspace(-1, 1, target.width).astype(np.float32)
+    return SteeringVector(operator, layer, direction, positions)
+
+
+def test_stepping_equals_an_uncached_forward_with_refilled_slots(target):
+    stream = target.stream(None, slots=4, max_new_tokens=16)
+    rows = [[*LONG], [*SHORT], [*LONG], [9]]
+    for row in rows:
+        stream.open(tuple(row), 0.0)
+    tokens = np.random.default_rng(0).integers(3, 40, (12, 4))
+    for step, drawn in enumerate(tokens):
+        if step == 5:
+            rows = [rows[old] for old in stream.close([0, 2])]
+            stream.open(SHORT, 0.0)
+            rows.append([*SHORT])
+        given = drawn[: len(rows)].tolist()
+        stream.push(torch.tensor(given))
+        rows = [[*row, token] for row, token in zip(rows, given)]
+    for slot, row in enumerate(rows):
+        expected = plain(target, row)[-1]
+        torch.testing.assert_close(
+            stream.logits()[slot].log_softmax(-1), expected, atol=2e-5, rtol=0
+        )
+
+
+@pytest.mark.parametrize("operator", ["add", "ablate"])
+@pytest.mark.parametrize("positions", ["response", "all"])
+def test_steered_stepping_equals_a_forward_with_the_operator_written_out(
+    target, operator, positions
+):
+    """Also the place of the first steered position: one off makes this fail."""
+    steer = vector(target, operator, positions)
+    stream = target.stream(steer, slots=4, max_new_tokens=8)
+    stream.open(LONG, 0.0)
+    stream.open(LONG, 0.7)
+    row = [*LONG]
+    for token in (10, 11, 12):
+        stream.push(torch.tensor([token, token]))
+        row.append(token)
+    first = 0 if positions == "all" else len(LONG) - 1
+    expected = by_hand(target, steer, row, 0.7, first)
+    torch.testing.assert_close(
+        stream.logits()[0].log_softmax(-1), plain(target, row)[-1], atol=2e-5, rtol=0
+    )
+    torch.testing.assert_close(stream.logits()[1].log_softmax(-1), expected, atol=2e-5, rtol=0)
+    if positions == "response":  # negative control; a window may hide the first prompt token
+        assert (expected - by_hand(target, steer, row, 0.7, first + 1)).abs().max() > 1e-3
+    assert (expected - plain(target, row)[-1]).abs().max() > 1e-3
+
+
+def by_hand(target, steer, row, strength, first):
+    """One forward with a position-masked operator, independent of the package's hooks."""
+    mask = (torch.arange(len(row)) >= first).float()[None, :, None]
+    v = torch.from_numpy(steer.direction)
+    unit = v / v.norm()
+
+    def change(hidden):
+        if steer.operator == "add":
+            return hidden + strength * mask * v
+        return hidden - strength * mask * (hidden @ unit)[..., None] * unit
+
+    def on_output(module, args, output):
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+    def on_input(module, args):
+        return (change(args[0]), *args[1:])
+
+    handles = []
+    if steer.operator == "add":
+        handles.append(target.layers.layers[steer.layer].register_forward_hook(on_output))
+    else:
+        handles += [layer.register_forward_pre_hook(on_input) for layer in target.layers.layers]
+        handles += [part.register_forward_hook(on_output) for part in target.layers.writers]
+    try:
+        return plain(target, row)[-1]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_activations_before_the_layer_are_untouched_and_after_it_moved_by_the_vector(target):
+    before = target.activations(LONG, ())
+    assert before.shape == (target.depth, len(LONG), target.width)
+    steer = vector(target, "add")
+    seen = {}
+
+    def keep(name):
+        def hook(module, args, output):
+            seen[name] = (output[0] if isinstance(output, tuple) else output)[0, -1].numpy()
+
+        return hook
+
+    stream = target.stream(steer, slots=1, max_new_tokens=2)
+    stream.open(LONG, 0.0)
+    handles = [layer.register_forward_hook(keep(i)) for i, layer in enumerate(target.layers.layers)]
+    steered = target.stream(steer, slots=1, max_new_tokens=2)
+    steered.open(LONG, 1.5)
+    [handle.remove() for handle in handles]
+    np.testing.assert_allclose(seen[1], before[1, -1], atol=2e-5)
+    np.testing.assert_allclose(seen[2], before[2, -1], atol=2e-5)  # seen ahead of our hook
+    assert abs(seen[3] - before[3, -1]).max() > 1e-3
+
+
+def test_the_model_is_unchanged_after_use_and_after_an_exception(target):
+    before = plain(target, [*LONG])
+    stream = target.stream(vector(target, "ablate"), slots=2, max_new_tokens=4)
+    stream.open(LONG, 1.0)
+    with pytest.raises(Exception):  # noqa: B017 - whatever the embedding raises
+        stream.push(torch.tensor([10_000]))
+    assert (plain(target, [*LONG]) == before).all()
+    assert not any(module._forward_hooks for module in target.model.modules())
+
+
+def test_vectors_that_do_not_fit_are_refused(target):
+    wide = SteeringVector("add", 1, np.ones(17, np.float32))
+    with pytest.raises(SteeringError, match="width 17"):
+        target.stream(wide, slots=2, max_new_tokens=2)
+    deep = SteeringVector("add", 9, np.ones(16, np.float32))
+    with pytest.raises(SteeringError, match="layer 9 does not exist"):
+        target.stream(deep, slots=2, max_new_tokens=2)
+
+
+def test_a_prompt_beyond_the_context_is_refused():
+    target = build("llama")
+    with pytest.raises(ModelError, match="context of 128"):
+        target.stream(None, slots=2, max_new_tokens=127).open((3, 4), 0.0)
+
+
+def test_models_without_decoder_attention_are_refused():
+    torch.manual_seed(0)
+    mamba = tf.AutoModelForCausalLM.from_config(
+        tf.MambaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2, state_size=4)
+    )
+    with pytest.raises(ModelError, match="cannot be steered"):
+        HuggingFaceTarget(mamba, tokenizer=None)

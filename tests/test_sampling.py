@@ -1,0 +1,213 @@
+import numpy as np
+import pytest
+import torch
+
+from tailcast.errors import ConfigError, NumericsError
+from tailcast.models import TabularTarget
+from tailcast.proposals import Proposal
+from tailcast.sampling import DrawRequest, draw, inverse_cdf, score, target_law
+from tailcast.types import Query, SamplingSettings
+
+STEPS = 4
+SETTINGS = SamplingSettings(max_new_tokens=STEPS)
+
+
+def requests(target, query, proposal, count, seed=0):
+    prompt = target.encode(query)
+    return [DrawRequest(query.id, prompt, proposal, i, f"{seed}/{i}") for i in range(count)]
+
+
+def rare_target(level: float) -> TabularTarget:
+    """Token 3 twice is the event; ``level`` makes it rare, steering brings it back."""
+    rng = np.random.default_rng(7)
+    table = 0.5 * rng.normal(size=(STEPS, 4, 4))
+    table[:, :, 3] -= level
+    shift = np.zeros_like(table)
+    shift[:, :, 3] = level
+    return TabularTarget(table, shift)
+
+
+def is_hit(text: str) -> bool:
+    return text.split().count("3") >= 2
+
+
+def z_scores(level, proposal, *, draws, seeds, unit, drop_weight=False):
+    """(estimate - truth) / standard error over seeds, the error from the exact second moment."""
+    target, query = rare_target(level), Query.user("q", "hello")
+    truth = target.exact_risk(query, is_hit, STEPS)
+    batch = draw(
+        target,
+        requests(target, query, proposal, draws * seeds),
+        SETTINGS,
+        steering=unit,
+        slots=4096,
+    )[0]
+    weights = np.zeros(len(batch)) if drop_weight else batch.log_weights
+    hits = np.array([is_hit(text) for text in batch.texts])
+    values = np.where(hits, np.exp(weights), 0.0)
+    second = truth if proposal.is_target else (values**2).mean()
+    spread = np.sqrt(second - truth**2)
+    groups = values.reshape(seeds, draws).mean(1)
+    return truth, (groups - truth) / (spread / np.sqrt(draws))
+
+
+@pytest.mark.parametrize(
+    ("level", "risk", "draws"), [(1.9, 1e-2, 400), (4.25, 1e-4, 400), (6.55, 1e-6, 400)]
+)
+def test_importance_sampling_against_enumeration(level, risk, draws, unit):
+    truth, z = z_scores(level, Proposal(1.0, STEPS, 0.1), draws=draws, seeds=200, unit=unit)
+    assert risk / 2 < truth < risk * 2
+    assert abs(z.mean()) < 0.2 and abs(z.std() - 1) < 0.15
+
+
+def test_monte_carlo_against_enumeration(unit):
+    truth, z = z_scores(1.9, Proposal.target(), draws=400, seeds=200, unit=unit)
+    assert abs(z.mean()) < 0.2 and abs(z.std() - 1) < 0.15
+
+
+def test_without_the_weight_the_same_check_fails(unit):
+    """Negative control."""
+    _, z = z_scores(
+        4.25, Proposal(1.0, STEPS, 0.1), draws=400, seeds=50, unit=unit, drop_weight=True
+    )
+    assert abs(z.mean()) > 5
+
+
+@pytest.mark.parametrize("proposal", [Proposal(1, 2, 0.0), Proposal(0.5, 6, 0.3)])
+def test_weights_have_mean_one_under_the_proposal(tabular, unit, query, proposal):
+    [batch] = draw(
+        tabular, requests(tabular, query, proposal, 4000), SamplingSettings(max_new_tokens=6),
+        steering=unit, slots=1024,
+    )  # fmt: skip
+    weights = np.exp(batch.log_weights)
+    assert abs(weights.mean() - 1) < 4 * weights.std() / np.sqrt(4000)
+
+
+def test_every_proposal_that_is_the_target_draws_the_same_tokens_with_weight_one(
+    tabular, unit, query
+):
+    settings = SamplingSettings(max_new_tokens=6)
+    same = [Proposal.target(), Proposal(0.0, 6, 0.0), Proposal(1.0, 0, 0.0), Proposal(1.0, 6, 1.0)]
+    batches = [
+        draw(tabular, requests(tabular, query, one, 200), settings, steering=unit)[0]
+        for one in same
+    ]
+    for batch in batches:
+        assert (batch.tokens == batches[0].tokens).all()
+        assert (batch.log_weights == 0.0).all()
+
+
+def test_draws_do_not_depend_on_batch_or_company(tabular, unit, query):
+    settings = SamplingSettings(max_new_tokens=6)
+    wanted = requests(tabular, query, Proposal(1.0, 3, 0.1), 100)
+    alone = draw(tabular, wanted, settings, steering=unit, slots=2)[0]
+    other = Query.user("other", "x")
+    crowd = [*requests(tabular, other, Proposal.target(), 50), *wanted]
+    together = draw(tabular, crowd, settings, steering=unit, slots=64)[1]
+    assert (alone.tokens == together.tokens).all()
+    np.testing.assert_array_equal(alone.token_logs, together.token_logs)
+
+
+def test_scoring_at_the_drawn_strength_equals_what_was_recorded(tabular, unit, query):
+    settings = SamplingSettings(max_new_tokens=6, temperature=0.7, top_k=4)
+    [batch] = draw(tabular, requests(tabular, query, Proposal(1.0, 6, 0.2), 60), settings,
+                   steering=unit)  # fmt: skip
+    completions = [row[:n].tolist() for row, n in zip(batch.tokens, batch.lengths)]
+    logp, logs = score(tabular, tabular.encode(query), completions, [1.0, 0.0], settings,
+                       steering=unit, tokens=6, slots=9)  # fmt: skip
+    np.testing.assert_allclose(logp, batch.token_logp, atol=1e-6)
+    np.testing.assert_allclose(logs[:, 0], batch.token_logs, atol=1e-6)
+    np.testing.assert_allclose(logs[:, 1], logp, atol=1e-12)  # strength 0 is the target
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 2}, {"top_p": 0.6}, {"temperature": 0.5, "top_p": 0.9}])
+def test_truncated_targets_stay_unbiased(tabular, unit, query, cut):
+    settings = SamplingSettings(max_new_tokens=3, **cut)
+    exact = exact_truncated_risk(tabular, query, settings)
+    [batch] = draw(tabular, requests(tabular, query, Proposal(0.5, 3, 0.0), 6000), settings,
+                   steering=unit, slots=1024)  # fmt: skip
+    values = np.exp(batch.log_weights) * np.array(["4" in text for text in batch.texts])
+    assert abs(values.mean() - exact) < 4 * values.std() / np.sqrt(6000) + 1e-12
+
+
+def exact_truncated_risk(target, query, settings):
+    """P(token 4 appears) by listing every sequence with transformers' own warpers."""
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    warpers = [TemperatureLogitsWarper(settings.temperature)]
+    warpers += [TopKLogitsWarper(settings.top_k)] if settings.top_k else []
+    warpers += [TopPLogitsWarper(settings.top_p)] if settings.top_p < 1 else []
+
+    def total(position, previous, mass, seen):
+        if position == settings.max_new_tokens or (position and previous == target.end):
+            return mass * seen
+        scores = torch.from_numpy(target.table[position, previous])[None]
+        for warper in warpers:
+            scores = warper(None, scores)
+        law = scores.softmax(-1)[0].tolist()
+        return sum(
+            total(position + 1, token, mass * p, seen or token == 4)
+            for token, p in enumerate(law)
+            if p
+        )
+
+    return total(0, target.encode(query)[-1], 1.0, False)
+
+
+@pytest.mark.parametrize("settings", [
+    SamplingSettings(temperature=0.7), SamplingSettings(top_k=7), SamplingSettings(top_p=0.8),
+    SamplingSettings(temperature=1.4, top_k=20, top_p=0.5),
+])  # fmt: skip
+def test_target_law_equals_transformers_warpers(settings):
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    logits = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
+    logits[:, 10:14] = logits[:, 9:10]  # ties
+    scores = TemperatureLogitsWarper(settings.temperature)(None, logits)
+    if settings.top_k:
+        scores = TopKLogitsWarper(settings.top_k)(None, scores)
+    if settings.top_p < 1:
+        scores = TopPLogitsWarper(settings.top_p)(None, scores)
+    torch.testing.assert_close(target_law(logits, settings), scores.log_softmax(-1))
+
+
+def test_inverse_cdf_reaches_every_token_and_no_forbidden_one():
+    """Trap: in float32 one token in six of a large vocabulary has zero width."""
+    logits = 3 * torch.randn(1, 49_152, generator=torch.Generator().manual_seed(0))
+    law = logits.log_softmax(-1)
+    widths = law.exp().double().cumsum(-1).diff(prepend=torch.zeros(1, 1, dtype=torch.float64))
+    middles = law.exp().double().cumsum(-1) - widths / 2
+    total = law.exp().double().sum()
+    tokens = inverse_cdf(law.expand(2000, -1), middles[0, ::25][:2000] / total)
+    assert (tokens == torch.arange(49_152)[::25][:2000]).float().mean() > 0.999
+    narrow = law.exp().cumsum(-1).diff()
+    assert (narrow <= 0).float().mean() > 0.05  # what float32 would lose
+    forbidden = torch.log(torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]))
+    ends = torch.tensor([0.0, 0.25, 0.5, 1 - 2**-53], dtype=torch.float64)
+    assert inverse_cdf(forbidden.expand(4, -1), ends).tolist() == [1, 1, 3, 3]
+
+
+def test_a_proposal_that_cannot_be_drawn_is_refused(tabular, query, unit):
+    with pytest.raises(ConfigError, match="needs a steering vector"):
+        draw(tabular, requests(tabular, query, Proposal(1, 2, 0.1), 1), SETTINGS)
+    with pytest.raises(ConfigError, match="beyond the length limit"):
+        draw(tabular, requests(tabular, query, Proposal(1, 9, 0.1), 1), SETTINGS, steering=unit)
+    with pytest.raises(ConfigError, match="too small"):
+        draw(tabular, [], SETTINGS, slots=1)
+
+
+def test_non_finite_logits_name_the_query(query):
+    table = np.zeros((2, 3, 3))
+    table[1, 1, 2] = np.nan
+    broken = TabularTarget(table, np.zeros_like(table))
+    with pytest.raises(NumericsError, match="non-finite logits for query 'q'"):
+        draw(broken, requests(broken, query, Proposal.target(), 50), SETTINGS)
+
+
+def test_refilled_slots_lose_no_draw(tabular, query):
+    [batch] = draw(tabular, requests(tabular, query, Proposal.target(), 333),
+                   SamplingSettings(max_new_tokens=6), slots=7)  # fmt: skip
+    assert batch.draws.tolist() == list(range(333))
+    ended = batch.tokens[np.arange(333), batch.lengths - 1] == 0
+    assert ((np.array(batch.finish) == "stop") == ended).all()
+    assert {1, 6} <= set(batch.lengths.tolist())
