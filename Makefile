@@ -30,9 +30,9 @@ type: setup
 	$(BIN)/mypy
 
 docs: setup
-	$(BIN)/python -m pytest -q tests/test_documents.py
+	$(BIN)/tailcast --help
 
 bench: setup
-	$(BIN)/python benchmarks/agreement.py --quick
+	$(BIN)/tailcast demo --out benchmarks/demo-run
 
 check: lint type test

@@ -9,12 +9,12 @@ from tailcast.errors import ModelError, SteeringError
 from tailcast.models import HuggingFaceTarget
 from tailcast.types import SteeringVector
 
-BASE = dict(
-    vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=4,
-    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
-    bos_token_id=1, eos_token_id=2, pad_token_id=0,
-)  # fmt: skip
-GPT2 = dict(vocab_size=40, n_embd=16, n_layer=4, n_head=4, n_positions=128)
+BASE = {
+    "vocab_size": 40, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+GPT2 = {"vocab_size": 40, "n_embd": 16, "n_layer": 4, "n_head": 4, "n_positions": 128}
 CONFIGS = {
     "llama": lambda: tf.LlamaConfig(**BASE),
     "qwen2": lambda: tf.Qwen2Config(**BASE),

@@ -61,7 +61,7 @@ def test_importance_sampling_against_enumeration(level, risk, draws, unit):
 
 
 def test_monte_carlo_against_enumeration(unit):
-    truth, z = z_scores(1.9, Proposal.target(), draws=400, seeds=200, unit=unit)
+    _truth, z = z_scores(1.9, Proposal.target(), draws=400, seeds=200, unit=unit)
     assert abs(z.mean()) < 0.2 and abs(z.std() - 1) < 0.15
 
 

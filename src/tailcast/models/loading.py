@@ -33,6 +33,8 @@ def load_target(settings: ModelSettings) -> HuggingFaceTarget:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             place, dtype=_dtype(settings.dtype), **options
         )
+    if "gguf_file" in options:
+        _forget_quantisation(model)
     if settings.adapter:
         model = _with_adapter(model, settings.adapter)
     return HuggingFaceTarget(
@@ -67,6 +69,15 @@ def _where(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
             "form owner/name: check the path."
         )
     return settings.model, options
+
+
+def _forget_quantisation(model: Any) -> None:
+    """A gguf file is dequantised on loading, but the model still calls itself quantised."""
+    model.is_quantized = False
+    model.hf_quantizer = None
+    for holder, name in ((model.config, "quantization_config"), (model, "quantization_method")):
+        if hasattr(holder, name):
+            delattr(holder, name)
 
 
 def _with_adapter(model: Any, adapter: str) -> Any:
