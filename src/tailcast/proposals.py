@@ -75,6 +75,11 @@ class Proposal:
         """Whether every draw of this proposal is a draw of the target, with log w = 0."""
         return self.strength == 0.0 or self.switch == 0 or self.mix == 1.0
 
+    @property
+    def steered_tokens(self) -> int:
+        """For how many first tokens a steered stream exists, at most."""
+        return 0 if self.is_target else self.switch
+
     def __str__(self) -> str:
         if self.is_target:
             return "target"
@@ -215,8 +220,8 @@ def _forbidden_is_zero(ratio: Floats, logp: Floats) -> Floats:
 
 
 def as_rows(proposals: Sequence[Proposal]) -> tuple[Floats, NDArray[np.int64], Floats]:
-    """Strengths, switches and mixes of a list of proposals as arrays, each [n]."""
+    """Strengths, numbers of steered tokens and mixes of a list of proposals, each [n]."""
     strength = np.array([proposal.strength for proposal in proposals], dtype=float)
-    switch = np.array([proposal.switch for proposal in proposals], dtype=np.int64)
+    switch = np.array([proposal.steered_tokens for proposal in proposals], dtype=np.int64)
     mix = np.array([proposal.mix for proposal in proposals], dtype=float)
     return strength, switch, mix

@@ -263,7 +263,7 @@ def _slug(query_id: str) -> str:
 
 
 def _steered_lengths(batch: SampleBatch) -> np.ndarray[Any, Any]:
-    twin = [0 if one.is_target else one.switch for one in batch.proposals]
+    twin = [one.steered_tokens for one in batch.proposals]
     return np.minimum(batch.lengths, twin)
 
 

@@ -201,7 +201,7 @@ class SampleBatch:
     @property
     def token_forwards(self) -> int:
         """Token forwards of the target that these draws took, both streams, prompts apart."""
-        twin = [0 if proposal.is_target else proposal.switch for proposal in self.proposals]
+        twin = [proposal.steered_tokens for proposal in self.proposals]
         return int(self.lengths.sum() + np.minimum(self.lengths, twin).sum())
 
 
