@@ -62,23 +62,25 @@ def vector(target, operator, positions="response", layer=2):
 
 def test_stepping_equals_an_uncached_forward_with_refilled_slots(target):
     stream = target.stream(None, slots=4, max_new_tokens=16)
-    rows = [[*LONG], [*SHORT], [*LONG], [9]]
-    for row in rows:
-        stream.open(tuple(row), 0.0)
-    tokens = np.random.default_rng(0).integers(3, 40, (12, 4))
-    for step, drawn in enumerate(tokens):
+    rows = []
+    for prompt in (LONG, SHORT, LONG, (9,)):
+        stream.open(prompt, 0.0)
+        rows.append([*prompt[:-1]])
+    first = [LONG[-1], SHORT[-1], LONG[-1], 9]
+    tokens = np.random.default_rng(0).integers(3, 40, (12, 4)).tolist()
+    for step, given in enumerate([first, *tokens]):
         if step == 5:
+            kept, parted = stream.save(1), [*rows[1]]
             rows = [rows[old] for old in stream.close([0, 2])]
             stream.open(SHORT, 0.0)
-            rows.append([*SHORT])
-        given = drawn[: len(rows)].tolist()
-        stream.push(torch.tensor(given))
+            rows.append([*SHORT[:-1]])
+        if step == 7:
+            stream.open(SHORT, 0.0, kept)
+            rows.append(parted)
+        logits = stream.push(torch.tensor(given[: len(rows)]))
         rows = [[*row, token] for row, token in zip(rows, given)]
-    for slot, row in enumerate(rows):
-        expected = plain(target, row)[-1]
-        torch.testing.assert_close(
-            stream.logits()[slot].log_softmax(-1), expected, atol=2e-5, rtol=0
-        )
+    for law, row in zip(logits.log_softmax(-1), rows, strict=True):
+        torch.testing.assert_close(law, plain(target, row)[-1], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("operator", ["add", "ablate"])
@@ -91,16 +93,14 @@ def test_steered_stepping_equals_a_forward_with_the_operator_written_out(
     stream = target.stream(steer, slots=4, max_new_tokens=8)
     stream.open(LONG, 0.0)
     stream.open(LONG, 0.7)
-    row = [*LONG]
-    for token in (10, 11, 12):
-        stream.push(torch.tensor([token, token]))
+    row = [*LONG[:-1]]
+    for token in (LONG[-1], 10, 11, 12):
+        logits = stream.push(torch.tensor([token, token]))
         row.append(token)
     first = 0 if positions == "all" else len(LONG) - 1
     expected = by_hand(target, steer, row, 0.7, first)
-    torch.testing.assert_close(
-        stream.logits()[0].log_softmax(-1), plain(target, row)[-1], atol=2e-5, rtol=0
-    )
-    torch.testing.assert_close(stream.logits()[1].log_softmax(-1), expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(logits[0].log_softmax(-1), plain(target, row)[-1], atol=2e-5, rtol=0)
+    torch.testing.assert_close(logits[1].log_softmax(-1), expected, atol=2e-5, rtol=0)
     if positions == "response":  # negative control; a window may hide the first prompt token
         assert (expected - by_hand(target, steer, row, 0.7, first + 1)).abs().max() > 1e-3
     assert (expected - plain(target, row)[-1]).abs().max() > 1e-3
@@ -148,11 +148,10 @@ def test_activations_before_the_layer_are_untouched_and_after_it_moved_by_the_ve
 
         return hook
 
-    stream = target.stream(steer, slots=1, max_new_tokens=2)
-    stream.open(LONG, 0.0)
     handles = [layer.register_forward_hook(keep(i)) for i, layer in enumerate(target.layers.layers)]
     steered = target.stream(steer, slots=1, max_new_tokens=2)
     steered.open(LONG, 1.5)
+    steered.push(torch.tensor([LONG[-1]]))
     [handle.remove() for handle in handles]
     np.testing.assert_allclose(seen[1], before[1, -1], atol=2e-5)
     np.testing.assert_allclose(seen[2], before[2, -1], atol=2e-5)  # seen ahead of our hook

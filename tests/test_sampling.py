@@ -178,13 +178,14 @@ def test_inverse_cdf_reaches_every_token_and_no_forbidden_one():
     widths = law.exp().double().cumsum(-1).diff(prepend=torch.zeros(1, 1, dtype=torch.float64))
     middles = law.exp().double().cumsum(-1) - widths / 2
     total = law.exp().double().sum()
-    tokens = inverse_cdf(law.expand(len(range(0, 49_152, 25)), -1), middles[0, ::25] / total)
+    points = middles[0, ::25] / total
+    tokens = inverse_cdf(law, torch.zeros(len(points), dtype=torch.int64), points)
     assert (tokens == torch.arange(49_152)[::25]).float().mean() > 0.999
     narrow = law.exp().cumsum(-1).diff()
     assert (narrow <= 0).float().mean() > 0.05  # what float32 would lose
     forbidden = torch.log(torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]))
     ends = torch.tensor([0.0, 0.25, 0.5, 1 - 2**-53], dtype=torch.float64)
-    assert inverse_cdf(forbidden.expand(4, -1), ends).tolist() == [1, 1, 3, 3]
+    assert inverse_cdf(forbidden, torch.zeros(4, dtype=torch.int64), ends).tolist() == [1, 1, 3, 3]
 
 
 def test_a_proposal_that_cannot_be_drawn_is_refused(tabular, query, unit):

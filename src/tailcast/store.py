@@ -162,7 +162,8 @@ class RunStore:
             "token_logp": _ragged(batch.token_logp, batch.lengths),
             "token_logs": _ragged(batch.token_logs, _steered_lengths(batch)),
         }
-        table = pa.table(columns).replace_schema_metadata({"width": str(batch.tokens.shape[1])})
+        sizes = {"width": str(batch.tokens.shape[1]), "token_forwards": str(batch.token_forwards)}
+        table = pa.table(columns).replace_schema_metadata(sizes)
         self._write_table("samples", stage, batch.query_id, shard, table)
 
     def read_batch(self, stage: str, query_id: str, shard: tuple[int, int]) -> SampleBatch:
@@ -181,6 +182,7 @@ class RunStore:
             token_logs=_padded(columns["token_logs"], width, 0, np.float32),
             texts=tuple(columns["text"]),
             finish=tuple(columns["finish"]),
+            token_forwards=int(table.schema.metadata[b"token_forwards"]),
         )
 
     def has_verdicts(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:

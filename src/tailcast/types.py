@@ -77,7 +77,10 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
     )
     adapter: str | None = Field(None, description="PEFT adapter, directory or hub id; merged.")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id.")
-    dtype: str = Field("auto", description="auto (as the checkpoint says), bfloat16, float32 ...")
+    dtype: str = Field(
+        "auto",
+        description="auto (the checkpoint's, if this machine is fast in it), bfloat16, float32 ...",
+    )
     device: str = Field("auto", description="auto (cuda, mps, cpu in this order) or a name.")
     system_prompt: str | None = Field(None, description="Put before every query.")
     plain_prompt: bool = Field(False, description="Send the query's text without chat template.")
@@ -129,17 +132,27 @@ class Stream(Protocol):
     are the sampler's.
     """
 
-    def open(self, prompt: tuple[int, ...], strength: float) -> None:
-        """Add a slot at the end, ready to give the law of the first response token."""
+    def open(self, prompt: tuple[int, ...], strength: float, state: Any = None) -> None:
+        """Add a slot at the end: after the prompt but its last token, or where a state was.
 
-    def logits(self) -> "torch.Tensor":
-        """Next-token logits of every slot, [n, vocabulary], float32 or better."""
+        Args:
+            prompt: Prompt tokens; the last one is for the first :meth:`push`.
+            strength: Steering strength of the slot.
+            state: What :meth:`save` gave for a slot of equal prompt and strength.
+        """
+
+    def save(self, slot: int) -> Any:
+        """A copy of all that a slot needs to be opened again where it is now."""
 
     def close(self, slots: Sequence[int]) -> list[int]:
         """Drop slots; the i-th number returned is the former slot that is now slot i."""
 
-    def push(self, tokens: "torch.Tensor") -> None:
-        """Append one token to every slot, [n] int64."""
+    def push(self, tokens: "torch.Tensor") -> "torch.Tensor":
+        """Append one token to every slot; next-token logits, [n, vocabulary], float32 or better.
+
+        Args:
+            tokens: [n] int64.
+        """
 
 
 class Target(Protocol):
@@ -177,6 +190,8 @@ class SampleBatch:
         token_logs: The same under the steered target, [n, T]; before the switch only.
         texts: Decoded completions, n of them.
         finish: "stop" for an end token, "length" for the limit, n of them.
+        token_forwards: Tokens that the model was run on for these draws, both streams, each
+            distinct prefix once; of the prompt only the last token.
     """
 
     query_id: str
@@ -188,6 +203,7 @@ class SampleBatch:
     token_logs: NDArray[np.float32]
     texts: tuple[str, ...]
     finish: tuple[str, ...]
+    token_forwards: int
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -197,12 +213,6 @@ class SampleBatch:
         """Weights log p(x) - log q(x) of each draw under its own proposal, [n]."""
         _, switch, mix = as_rows(self.proposals)
         return log_weights(self.token_logp, self.token_logs, self.lengths, switch=switch, mix=mix)
-
-    @property
-    def token_forwards(self) -> int:
-        """Token forwards of the target that these draws took, both streams, prompts apart."""
-        twin = [proposal.steered_tokens for proposal in self.proposals]
-        return int(self.lengths.sum() + np.minimum(self.lengths, twin).sum())
 
 
 @dataclass(frozen=True)

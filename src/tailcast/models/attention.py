@@ -21,9 +21,13 @@ from torch import Tensor
 from tailcast.errors import ModelError
 from tailcast.models.slots import compacted
 
-__all__ = ["NAME", "PromptPass", "SlotCache", "attending", "register"]
+__all__ = ["NAME", "PromptPass", "SlotCache", "Tail", "attending", "register"]
 
 NAME = "tailcast"
+
+
+Tail = dict[int, tuple[Tensor, Tensor]]
+"""Keys and values of one slot's own tokens by layer, each [kv heads, tokens, width]."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ class SlotCache:
     """Keys and values of a batch of slots: a shared prefix and an own tail for each.
 
     Slots are compact: the first ``len(self.prefix)`` rows of every tail are in use. A
-    forward pass appends exactly one token to every one of the ``rows`` it is told of.
+    forward pass appends exactly one token to every one of them.
     """
 
     def __init__(self, slots: int, length: int) -> None:
@@ -145,29 +149,27 @@ class SlotCache:
         self.values: dict[int, Tensor] = {}
         self._plan: _Plan | None = None
 
-    def add(self, prefix: int) -> int:
-        """Open a slot behind a prefix; its tail is empty."""
+    def add(self, prefix: int, tail: Tail | None = None) -> None:
+        """Open a slot behind a prefix, with a tail that was kept or an empty one."""
+        slot = len(self.prefix)
         self.prefix.append(prefix)
         self.written.append(0)
-        return len(self.prefix) - 1
+        for layer, (keys, values) in (tail or {}).items():
+            self.written[slot] = keys.shape[1]
+            self.keys[layer][slot, :, : keys.shape[1]] = keys
+            self.values[layer][slot, :, : keys.shape[1]] = values
 
     def prefix_length(self, prefix: int) -> int:
         """Tokens of a prefix."""
         return self.prefixes[prefix].length
 
-    def tail(self, slot: int) -> dict[int, tuple[Tensor, Tensor]]:
-        """Copies of the first keys and values of a slot's tail, each [kv heads, width]."""
+    def tail(self, slot: int) -> Tail:
+        """Copies of the keys and values of a slot's tail."""
+        end = self.written[slot]
         return {
-            layer: (keys[slot, :, 0].clone(), self.values[layer][slot, :, 0].clone())
+            layer: (keys[slot, :, :end].clone(), self.values[layer][slot, :, :end].clone())
             for layer, keys in self.keys.items()
         }
-
-    def restore(self, slot: int, tail: dict[int, tuple[Tensor, Tensor]]) -> None:
-        """Put the one token of :meth:`tail` at the start of a slot's tail."""
-        for layer, (key, value) in tail.items():
-            self.keys[layer][slot, :, 0] = key
-            self.values[layer][slot, :, 0] = value
-        self.written[slot] = 1
 
     def close(self, slots: list[int]) -> list[int]:
         """Drop slots; later ones move into the gaps. Returns the new order of old slots."""
@@ -181,21 +183,23 @@ class SlotCache:
         self.written = [self.written[old] for old in order]
         return order
 
-    def positions(self, rows: range) -> list[int]:
-        """Absolute position of the next token of each row."""
-        return [self.prefix_length(self.prefix[row]) + self.written[row] for row in rows]
+    def positions(self) -> list[int]:
+        """Absolute position of the next token of each slot."""
+        return [
+            self.prefix_length(prefix) + written
+            for prefix, written in zip(self.prefix, self.written, strict=True)
+        ]
 
     @contextmanager
-    def appending(self, rows: range, device: torch.device) -> Iterator[None]:
-        """A forward pass of one new token for each slot in ``rows``, a contiguous range."""
-        self._plan = _Plan(self, rows, device)
+    def appending(self, device: torch.device) -> Iterator[None]:
+        """A forward pass of one new token for each slot."""
+        self._plan = _Plan(self, device)
         try:
             with attending(self):
                 yield
         finally:
             self._plan = None
-        for row in rows:
-            self.written[row] += 1
+        self.written = [written + 1 for written in self.written]
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Geometry
@@ -207,9 +211,8 @@ class SlotCache:
             self.keys[layer] = key.new_zeros((self.slots, key.shape[1], self.length, key.shape[3]))
             self.values[layer] = value.new_zeros((*self.keys[layer].shape[:3], value.shape[3]))
         rows, kv_heads, _, width = key.shape
-        first, last = plan.rows.start, plan.rows.stop
-        tail_keys = self.keys[layer][first:last, :, : plan.width]
-        tail_values = self.values[layer][first:last, :, : plan.width]
+        tail_keys = self.keys[layer][:rows, :, : plan.width]
+        tail_values = self.values[layer][:rows, :, : plan.width]
         tail_keys[plan.index, :, plan.offsets] = key[:, :, 0]
         tail_values[plan.index, :, plan.offsets] = value[:, :, 0]
         heads = query.reshape(rows, kv_heads, -1, width)
@@ -228,14 +231,13 @@ class SlotCache:
 class _Plan:
     """What one step's layers share: who attends where, and what is masked."""
 
-    def __init__(self, cache: SlotCache, rows: range, device: torch.device) -> None:
-        self.rows = rows
-        self.index = torch.arange(len(rows), device=device)
-        self.offsets = torch.tensor([cache.written[row] for row in rows], device=device)
-        self.width = max(cache.written[row] for row in rows) + 1
+    def __init__(self, cache: SlotCache, device: torch.device) -> None:
+        self.index = torch.arange(len(cache.prefix), device=device)
+        self.offsets = torch.tensor(cache.written, device=device)
+        self.width = max(cache.written) + 1
         groups: dict[int, list[int]] = {}
-        for place, row in enumerate(rows):
-            groups.setdefault(cache.prefix[row], []).append(place)
+        for slot, prefix in enumerate(cache.prefix):
+            groups.setdefault(prefix, []).append(slot)
         lengths = {prefix: cache.prefix_length(prefix) for prefix in groups}
         self.prefix_width = max(lengths.values())
         self.alone = len(groups) == 1 and self.prefix_width > 0
@@ -244,7 +246,7 @@ class _Plan:
             for prefix, places in groups.items()
             if lengths[prefix]
         ]
-        self.lengths = torch.tensor([lengths[cache.prefix[row]] for row in rows], device=device)
+        self.lengths = torch.tensor([lengths[prefix] for prefix in cache.prefix], device=device)
         self._hidden: dict[int | None, Tensor] = {}
 
     def prefix_scores(self, cache: SlotCache, layer: int, heads: Tensor, how: Geometry) -> Tensor:

@@ -38,8 +38,5 @@ def gguf_file() -> Path:
 
 def embedded_settings(settings: "ModelSettings") -> "ModelSettings":
     """The settings with the embedded weights, and our adapter unless another is named."""
-    dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
     adapter = settings.adapter or str(asset("refusal_adapter"))
-    return settings.model_copy(
-        update={"model": str(gguf_file()), "adapter": adapter, "dtype": dtype}
-    )
+    return settings.model_copy(update={"model": str(gguf_file()), "adapter": adapter})

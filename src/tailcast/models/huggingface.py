@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tailcast.errors import ModelError
 from tailcast.models import attention
-from tailcast.models.attention import PromptPass, SlotCache
+from tailcast.models.attention import PromptPass, SlotCache, Tail
 from tailcast.models.layers import DecoderLayers, find_layers
 from tailcast.models.steerer import Steerer
 from tailcast.types import Query, SteeringVector
@@ -70,19 +70,22 @@ class HuggingFaceTarget:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of names, shapes and a strided sample of all weights, and of the prompt format."""
+        """Digest of weights and prompt format, and the dtype, which decides the rounding."""
         digest = sha256(repr((self.system_prompt, self.plain_prompt)).encode())
         digest.update(str(getattr(self.tokenizer, "chat_template", None)).encode())
         digest.update(self.weights_fingerprint.encode())
-        return digest.hexdigest()[:16]
+        return f"{digest.hexdigest()[:16]} in {str(self.like.dtype).removeprefix('torch.')}"
 
     @cached_property
     def weights_fingerprint(self) -> str:
-        """Digest of names, shapes and 64 values of every weight: vectors are bound to it."""
+        """Digest of names, shapes and 64 values of every weight, to the precision of bfloat16.
+
+        Steering vectors are bound to it, not to the dtype in which the model runs.
+        """
         digest = sha256()
         for name, weight in self.model.named_parameters():
             flat = weight.detach().flatten()
-            sample = flat[:: max(1, flat.numel() // 64)].float().cpu().numpy()
+            sample = flat[:: max(1, flat.numel() // 64)].bfloat16().float().cpu().numpy()
             digest.update(f"{name}{tuple(weight.shape)}".encode() + sample.tobytes())
         return digest.hexdigest()[:16]
 
@@ -177,7 +180,7 @@ class HuggingFaceTarget:
             logits_to_keep=1,
         )
         logits: Tensor = output.logits[:, -1].float()
-        return logits
+        return logits.cpu() if logits.device.type == "mps" else logits  # it has no float64
 
     def check_length(self, prompt: Sequence[int], max_new_tokens: int) -> None:
         """Refuse prompts that leave no room for the response.
@@ -202,8 +205,8 @@ class HuggingFaceTarget:
                 expected = self.model(input_ids=row, use_cache=False).logits[0, -1].float()
             stream = self.stream(None, slots=2, max_new_tokens=count)
             stream.open(tuple(tokens[: count // 2]), 0.0)
-            for token in tokens[count // 2 :]:
-                stream.push(torch.tensor([token]))
+            for token in tokens[count // 2 - 1 :]:
+                logits = stream.push(torch.tensor([token]))
         except ModelError:
             raise
         except Exception as error:  # whatever an unknown architecture trips over
@@ -211,7 +214,7 @@ class HuggingFaceTarget:
                 f"{type(self.model).__name__} cannot be run by tailcast's decode loop "
                 f"({type(error).__name__}: {error}): choose a decoder-only transformer."
             ) from error
-        gap = (stream.logits()[0].log_softmax(-1) - expected.log_softmax(-1)).abs().mean().item()
+        gap = (logits[0].log_softmax(-1) - expected.log_softmax(-1)).abs().mean().item()
         bound = 1e-3 if self.like.dtype == torch.float32 else 0.25
         if not gap < bound and torch.isfinite(expected).all():
             raise ModelError(
@@ -225,7 +228,7 @@ class HuggingFaceStream:
 
     At ``response`` positions the prompt but its last token is shared by all strengths, and
     the last token is the first one steered. At ``all`` positions each strength has its own
-    prompt. Either way the first law of a (prompt, strength) is computed once and copied.
+    prompt.
     """
 
     def __init__(
@@ -239,29 +242,16 @@ class HuggingFaceStream:
         self.length = length
         self.cache = SlotCache(slots, length)
         self.strengths: list[float] = []
-        self.rows: Tensor | None = None  # next-token logits, [slots, V]
         self._prefixes: dict[tuple[tuple[int, ...], float], int] = {}
-        self._starts: dict[tuple[tuple[int, ...], float], tuple[Any, Tensor]] = {}
 
-    def open(self, prompt: tuple[int, ...], strength: float) -> None:
-        """Add a slot at the end, ready to give the law of the first response token."""
-        slot = self.cache.add(self._prefix(prompt, strength))
+    def open(self, prompt: tuple[int, ...], strength: float, state: Tail | None = None) -> None:
+        """Add a slot at the end: after the prompt but its last token, or where a state was."""
+        self.cache.add(self._prefix(prompt, strength), state)
         self.strengths.append(strength)
-        key = (prompt, strength)
-        if key not in self._starts:
-            self._forward(range(slot, slot + 1), [prompt[-1]])
-            assert self.rows is not None
-            self._starts[key] = (self.cache.tail(slot), self.rows[slot].clone())
-            return
-        tail, logits = self._starts[key]
-        self.cache.restore(slot, tail)
-        assert self.rows is not None
-        self.rows[slot] = logits
 
-    def logits(self) -> Tensor:
-        """Next-token logits of every slot, [n, V] float32."""
-        assert self.rows is not None
-        return self.rows[: len(self.strengths)]
+    def save(self, slot: int) -> Tail:
+        """A copy of the keys and values of a slot's own tokens."""
+        return self.cache.tail(slot)
 
     def close(self, slots: Iterable[int]) -> list[int]:
         """Drop slots; the i-th number returned is the former slot that is now slot i."""
@@ -269,9 +259,14 @@ class HuggingFaceStream:
         self.strengths = [self.strengths[old] for old in order]
         return order
 
-    def push(self, tokens: Tensor) -> None:
-        """Append one token to every slot and compute the next law of each."""
-        self._forward(range(len(self.strengths)), tokens.tolist())
+    def push(self, tokens: Tensor) -> Tensor:
+        """Append one token to every slot; next-token logits of each, [n, V] float32."""
+        device = self.target.like.device
+        positions = self.cache.positions()
+        strengths = torch.tensor(self.strengths, device=device)
+        hooks = self.steerer.steering(strengths) if self.steerer else nullcontext()
+        with torch.no_grad(), self.cache.appending(device), hooks:
+            return self.target.forward(tokens[:, None], [[place] for place in positions])
 
     def _prefix(self, prompt: tuple[int, ...], strength: float) -> int:
         """Index of the stored prompt, all but its last token, under a strength."""
@@ -285,14 +280,3 @@ class HuggingFaceStream:
             self.cache.prefixes.append(current)
             self._prefixes[key] = len(self.cache.prefixes) - 1
         return self._prefixes[key]
-
-    def _forward(self, rows: range, tokens: Sequence[int]) -> None:
-        device = self.target.like.device
-        positions = self.cache.positions(rows)
-        strengths = torch.tensor([self.strengths[row] for row in rows], device=device)
-        hooks = self.steerer.steering(strengths) if self.steerer else nullcontext()
-        with torch.no_grad(), self.cache.appending(rows, device), hooks:
-            logits = self.target.forward([[t] for t in tokens], [[p] for p in positions])
-        if self.rows is None:
-            self.rows = logits.new_empty((self.cache.slots, logits.shape[-1]))
-        self.rows[rows.start : rows.stop] = logits

@@ -26,19 +26,22 @@ def load_target(settings: ModelSettings) -> HuggingFaceTarget:
 
         settings = embedded_settings(settings)
     place, options = _where(settings)
-    device = _device(settings.device)
+    device, _ = _device(settings.device), _dtype(settings.dtype)
     transformers = importlib.import_module("transformers")
     with _sentences(f"model {settings.model!r} cannot be loaded"), _quiet(transformers):
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            place, dtype=_dtype(settings.dtype), **options
+            place, dtype=torch.float32 if "gguf_file" in options else "auto", **options
         )
+    stored = model.dtype
     if "gguf_file" in options:
         _forget_quantisation(model)
+        stored = torch.bfloat16  # finer than any quantisation
     if settings.adapter:
         model = _with_adapter(model, settings.adapter)
+    dtype = _dtype(settings.dtype) or _auto_dtype(stored, device)
     return HuggingFaceTarget(
-        model.to(device),
+        _cast(model, dtype).to(device),
         tokenizer,
         system_prompt=settings.system_prompt,
         plain_prompt=settings.plain_prompt,
@@ -81,14 +84,21 @@ def _forget_quantisation(model: Any) -> None:
 
 
 def _with_adapter(model: Any, adapter: str) -> Any:
-    """The model with a PEFT adapter merged in, computed in float32 and cast back."""
+    """The model in float32 with a PEFT adapter merged in."""
     if Path(adapter).is_dir() and not (Path(adapter) / "adapter_config.json").is_file():
         raise ModelError(f"directory {adapter!r} holds no adapter: adapter_config.json is missing.")
     peft = importlib.import_module("peft")
-    dtype = model.dtype
     with _sentences(f"adapter {adapter!r} does not fit this model or cannot be read"):
-        merged = peft.PeftModel.from_pretrained(model.float(), adapter).merge_and_unload()
-    return merged.to(dtype)
+        wrapped = peft.PeftModel.from_pretrained(_cast(model, torch.float32), adapter)
+        return wrapped.merge_and_unload()
+
+
+def _cast(model: Any, dtype: torch.dtype) -> Any:
+    """The model with its weights in a dtype; buffers, rotary frequencies above all, stay exact."""
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
+    return model
 
 
 @contextmanager
@@ -131,10 +141,22 @@ def _device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _dtype(name: str) -> Any:
+def _dtype(name: str) -> torch.dtype | None:
+    """The dtype of a name; None for auto."""
     if name == "auto":
-        return "auto"
-    dtype = getattr(torch, name, None)
+        return None
+    dtype: torch.dtype | None = getattr(torch, name, None)
     if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise ModelError(f"dtype {name!r} is not one of auto, bfloat16, float16, float32, float64.")
     return dtype
+
+
+def _auto_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The checkpoint's own, but float32 on a CPU that has no instructions for 16-bit products."""
+    if device.type != "cpu" or stored not in (torch.bfloat16, torch.float16):
+        return stored
+    able = torch.cpu.get_capabilities()
+    fast = any(
+        able.get(name) for name in ("amx_bf16", "avx512_bf16", "avx10_2", "arm_bf16", "bf16")
+    )
+    return torch.bfloat16 if fast else torch.float32

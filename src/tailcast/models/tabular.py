@@ -8,6 +8,7 @@ with its exact probability, so every estimator can be held against the truth.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,22 +90,22 @@ class _TabularStream:
         self.target = target
         self.state: list[tuple[float, int, int]] = []
 
-    def open(self, prompt: tuple[int, ...], strength: float) -> None:
-        self.state.append((strength, 0, prompt[-1]))
+    def open(self, prompt: tuple[int, ...], strength: float, state: Any = None) -> None:
+        self.state.append(state or (strength, -1, 0))
 
-    def logits(self) -> torch.Tensor:
-        strength, position, previous = (np.array(column) for column in zip(*self.state))
-        rows = self.target.table[position, previous]
-        shift = self.target.shift[position, previous]
-        return torch.from_numpy(rows + strength[:, None] * shift)
+    def save(self, slot: int) -> Any:
+        return self.state[slot]
 
     def close(self, slots: Sequence[int]) -> list[int]:
         order = compacted(len(self.state), slots)
         self.state = [self.state[slot] for slot in order]
         return order
 
-    def push(self, tokens: torch.Tensor) -> None:
+    def push(self, tokens: torch.Tensor) -> torch.Tensor:
         self.state = [
             (strength, position + 1, token)
             for (strength, position, _), token in zip(self.state, tokens.tolist(), strict=True)
         ]
+        strengths, positions, previous = (np.array(column) for column in zip(*self.state))
+        rows = self.target.table[positions, previous]
+        return torch.from_numpy(rows + strengths[:, None] * self.target.shift[positions, previous])

@@ -1,29 +1,32 @@
 """The twin-stream loop: completions from proposals, with both log-probabilities.
 
-Every draw owns one slot of the target's stream and, before its switch, a second slot
-steered at its strength; both advance in the same forward pass, from which its log p and
-log s are read. A draw that ends, or passes its switch, gives its slots to the next one
-in the queue. One uniform number for each (draw, step) decides the token, and comes from
+Every draw stands on a prefix of the target and, before its switch, on the same prefix
+steered at its strength; one forward pass gives the laws of both, from which its log p and
+log s are read. One uniform number for each (draw, step) decides the token, and comes from
 the draw's own seed, so that a draw is the same whatever it shares a batch with, but for
 the rounding of the batch's shape; the schedule depends on the list of requests alone.
 """
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tailcast.errors import ConfigError, NumericsError
+from tailcast.errors import ConfigError
 from tailcast.proposals import Proposal
 from tailcast.sampling.laws import inverse_cdf, mixture_law, steered_law, target_law
-from tailcast.types import SampleBatch, SamplingSettings, SteeringVector, Stream, Target
+from tailcast.sampling.prefixes import Prefix, PrefixTree
+from tailcast.types import SampleBatch, SamplingSettings, SteeringVector, Target
 
 __all__ = ["DrawRequest", "draw", "draw_generator"]
+
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,10 @@ def draw(
 
     Args:
         target: The model p.
-        requests: What to draw, in the order in which slots are given.
+        requests: What to draw; when slots are short, earlier ones are drawn first.
         settings: Temperature, truncation and length limit, part of what p is.
         steering: The steering operator; needed unless every proposal is the target.
-        slots: Rows of the batch; a draw before its switch takes two of them.
+        slots: Rows of the batch, each one prefix under one strength.
 
     Returns:
         One batch for each query, in order of first request; rows in order of request.
@@ -79,11 +82,11 @@ def draw(
         raise ConfigError(f"batch {slots} is too small: a steered draw takes two rows, use 2 up.")
     for request in requests:
         _check_request(request, settings, steering)
-    loop = _Loop(target, settings, target.stream(steering, slots=slots,
-                 max_new_tokens=settings.max_new_tokens), slots)  # fmt: skip
+    stream = target.stream(steering, slots=slots, max_new_tokens=settings.max_new_tokens)
+    loop = _Loop(settings, target.end_tokens, PrefixTree(stream, slots))
     with torch.no_grad():
         rows = loop.run(requests)
-    return _collect(target, rows, settings.max_new_tokens)
+    return _collect(target, rows, settings.max_new_tokens, loop.tree.forwards)
 
 
 def _check_request(
@@ -99,136 +102,119 @@ def _check_request(
         )
 
 
-@dataclass
+@dataclass(eq=False)
 class _Row:
     """A draw in progress."""
 
     request: DrawRequest
     uniforms: NDArray[np.float64]
-    twin: bool
+    plain: Prefix
+    steered: Prefix | None
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     logs: list[float] = field(default_factory=list)
     finish: str = ""
 
-    def advance(self, token: int, logp: float, logs: float | None, ends: bool, limit: int) -> None:
-        """Take a drawn token; leave the twin at the switch, finish at an end or the limit."""
+    @property
+    def prefixes(self) -> tuple[Prefix, ...]:
+        """What the next token's law is read from."""
+        return (self.plain,) if self.steered is None else (self.plain, self.steered)
+
+    @property
+    def mix(self) -> float:
+        """The target's share in the next token's law."""
+        return 1.0 if self.steered is None else self.request.proposal.mix
+
+    def advance(self, token: int, logp: float, logs: float, finish: str) -> None:
+        """Take a drawn token; leave the steered stream at the switch."""
         self.tokens.append(token)
         self.logp.append(logp)
-        if logs is not None:
+        if self.steered is not None:
             self.logs.append(logs)
-        self.finish = "stop" if ends else "length" if len(self.tokens) == limit else ""
-        self.twin = self.twin and len(self.tokens) < self.request.proposal.switch
+        self.finish = finish
+        if finish:
+            return
+        self.plain = self.plain.then(token)
+        if self.steered is not None:
+            before = len(self.tokens) < self.request.proposal.switch
+            self.steered = self.steered.then(token) if before else None
 
 
 class _Loop:
-    """Which draw holds which slots, step after step."""
+    """All draws, step after step."""
 
-    def __init__(
-        self, target: Target, settings: SamplingSettings, stream: Stream, slots: int
-    ) -> None:
+    def __init__(self, settings: SamplingSettings, ends: frozenset[int], tree: PrefixTree) -> None:
         self.settings = settings
-        self.stream = stream
-        self.slots = slots
-        self.ends = target.end_tokens
-        self.open: list[tuple[_Row, bool]] = []  # slot -> (draw, is it the steered one)
+        self.ends = ends
+        self.tree = tree
 
     def run(self, requests: Sequence[DrawRequest]) -> list[_Row]:
         rows = [self._row(request) for request in requests]
-        queue = deque(rows)
-        while queue or self.open:
-            self._admit(queue)
-            self._draw_tokens()
-            self._close_and_push()
+        open_rows = rows
+        while open_rows:
+            served, logits = self.tree.step([row.prefixes for row in open_rows])
+            self._draw_tokens([open_rows[index] for index in served], logits)
+            open_rows = [row for row in open_rows if not row.finish]
         return rows
 
     def _row(self, request: DrawRequest) -> _Row:
         uniforms = draw_generator(request.seed).random(self.settings.max_new_tokens)
-        return _Row(request, uniforms, twin=not request.proposal.is_target)
+        where = request.query_id, request.prompt
+        twin = not request.proposal.is_target
+        steered = self.tree.root(*where, request.proposal.strength) if twin else None
+        return _Row(request, uniforms, self.tree.root(*where, 0.0), steered)
 
-    def _admit(self, queue: deque[_Row]) -> None:
-        while queue and len(self.open) + 1 + queue[0].twin <= self.slots:
-            row = queue.popleft()
-            self._open(row, steered=False)
-            if row.twin:
-                self._open(row, steered=True)
+    def _draw_tokens(self, rows: Sequence[_Row], logits: Tensor) -> None:
+        """One token for every row, those before their switch apart from the others."""
+        twins = [row for row in rows if row.steered is not None]
+        alone = [row for row in rows if row.steered is None]
+        for group in (twins, alone):
+            if group:
+                self._draw_group(group, logits)
 
-    def _open(self, row: _Row, *, steered: bool) -> None:
-        strength = row.request.proposal.strength if steered else 0.0
-        self.stream.open(row.request.prompt, strength)
-        self.open.append((row, steered))
-
-    def _draw_tokens(self) -> None:
-        """One token for every draw, from its mixture or from the target."""
-        logits = checked(self.stream.logits(), (row.request.query_id for row, _ in self.open))
-        plain = [slot for slot, (_, steered) in enumerate(self.open) if not steered]
-        rows = [self.open[slot][0] for slot in plain]
-        law = target_law(logits[plain], self.settings)
-        proposal, steered = law, None
-        where = [place for place, row in enumerate(rows) if row.twin]
-        if where:
-            steered_slot = {id(row): slot for slot, (row, twin) in enumerate(self.open) if twin}
-            slots = [steered_slot[id(rows[place])] for place in where]
-            steered = steered_law(logits[slots], self.settings, law[where])
-            mix = law.new_tensor([rows[place].request.proposal.mix for place in where])
-            proposal = law.clone()
-            proposal[where] = mixture_law(law[where], steered, mix)
-        uniforms = np.array([row.uniforms[len(row.tokens)] for row in rows])
-        tokens = inverse_cdf(proposal, torch.from_numpy(uniforms).to(law.device))
-        self._record(rows, tokens, _at(law, tokens), where, steered)
-
-    def _record(
-        self, rows: list[_Row], tokens: Tensor, logp: Tensor, where: list[int],
-        steered: Tensor | None,
-    ) -> None:  # fmt: skip
-        logs = dict(zip(where, _at(steered, tokens[where]).tolist())) if steered is not None else {}
-        for place, (row, token, value) in enumerate(zip(rows, tokens.tolist(), logp.tolist())):
-            limit = self.settings.max_new_tokens
-            row.advance(token, value, logs.get(place), token in self.ends, limit)
-
-    def _close_and_push(self) -> None:
-        done = [
-            slot
-            for slot, (row, steered) in enumerate(self.open)
-            if row.finish or (steered and not row.twin)
-        ]
-        self.open = [self.open[slot] for slot in self.stream.close(done)]
-        if self.open:
-            tokens = [row.tokens[-1] for row, _ in self.open]
-            self.stream.push(torch.tensor(tokens, dtype=torch.int64))
+    def _draw_group(self, rows: Sequence[_Row], logits: Tensor) -> None:
+        """One token for each of rows of one kind; a law that they share is computed once."""
+        places = _numbered(row.prefixes for row in rows)
+        blends = _numbered((row.prefixes, row.mix) for row in rows)
+        target = target_law(logits[[place[0].slot for place in places]], self.settings)
+        law, steered = target, target
+        if rows[0].steered is not None:
+            slots = [twin.slot for _, twin in places]
+            steered = steered_law(logits[slots], self.settings, target)
+            under = [places[prefixes] for prefixes, _ in blends]
+            mix = target.new_tensor([mix for _, mix in blends])
+            law = mixture_law(target[under], steered[under], mix)
+        which = torch.tensor([blends[row.prefixes, row.mix] for row in rows])
+        uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in rows])
+        tokens = inverse_cdf(law, which, uniforms).tolist()
+        at = [places[row.prefixes] for row in rows]
+        logp, logs = target[at, tokens].tolist(), steered[at, tokens].tolist()
+        for row, token, p, s in zip(rows, tokens, logp, logs, strict=True):
+            full = len(row.tokens) + 1 == self.settings.max_new_tokens
+            row.advance(token, p, s, "stop" if token in self.ends else "length" * full)
 
 
-def checked(logits: Tensor, query_ids: Iterable[str]) -> Tensor:
-    """The logits, once every row of them can be normalised to a law.
-
-    Raises:
-        NumericsError: If a row holds NaN or +inf, or nothing but -inf; names its query.
-    """
-    bad = ~torch.isfinite(logits.amax(-1))
-    if bad.any():
-        first = bad.nonzero()[0].item()
-        query = [*query_ids][int(first)]
-        raise NumericsError(
-            f"the model returned non-finite logits for query {query!r}: "
-            "lower the steering strength, or load the model with dtype float32."
-        )
-    return logits
+def _numbered(things: Iterable[Key]) -> dict[Key, int]:
+    """Distinct things, numbered in order of first sight."""
+    return {thing: number for number, thing in enumerate(dict.fromkeys(things))}
 
 
-def _at(law: Tensor, tokens: Tensor) -> Tensor:
-    """Values of each row at its token, [n]."""
-    return law.gather(-1, tokens[:, None]).squeeze(-1)
-
-
-def _collect(target: Target, rows: Sequence[_Row], width: int) -> list[SampleBatch]:
+def _collect(
+    target: Target, rows: Sequence[_Row], width: int, forwards: Mapping[str, int]
+) -> list[SampleBatch]:
     """Finished draws as one batch for each query."""
     by_query: dict[str, list[_Row]] = {}
     for row in rows:
         by_query.setdefault(row.request.query_id, []).append(row)
-    return [_batch(target, query_id, group, width) for query_id, group in by_query.items()]
+    return [
+        _batch(target, query_id, group, width, forwards[query_id])
+        for query_id, group in by_query.items()
+    ]
 
 
-def _batch(target: Target, query_id: str, rows: Sequence[_Row], width: int) -> SampleBatch:
+def _batch(
+    target: Target, query_id: str, rows: Sequence[_Row], width: int, forwards: int
+) -> SampleBatch:
     def padded(values: list[list[float]], fill: float) -> NDArray[np.float64]:
         table = np.full((len(values), width), fill)
         for line, value in zip(table, values, strict=True):
@@ -245,4 +231,5 @@ def _batch(target: Target, query_id: str, rows: Sequence[_Row], width: int) -> S
         token_logs=padded([row.logs for row in rows], 0.0).astype(np.float32),
         texts=tuple(target.decode(row.tokens) for row in rows),
         finish=tuple(row.finish for row in rows),
+        token_forwards=forwards,
     )

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from tailcast.types import SamplingSettings
 
+_BLOCK = 256
+
 __all__ = ["inverse_cdf", "mixture_law", "steered_law", "target_law"]
 
 
@@ -62,17 +64,32 @@ def mixture_law(target: Tensor, steered: Tensor, mix: Tensor) -> Tensor:
     return torch.logaddexp(steered + share_s, target + share_p)
 
 
-def inverse_cdf(log_law: Tensor, uniforms: Tensor) -> Tensor:
-    """The tokens at which the cumulative law passes the uniform numbers, [n] int64.
+def inverse_cdf(log_law: Tensor, rows: Tensor, uniforms: Tensor) -> Tensor:
+    """The tokens at which the cumulative law passes the uniform numbers, [m] int64.
 
-    The cumulative sum is float64: in float32 about one token in six of a large vocabulary
-    has zero width, and 8e-5 of the mass can never be drawn (method.md section 9).
+    Cumulative sums are float64: in float32 about one token in six of a large vocabulary has
+    zero width, and 8e-5 of the mass can never be drawn (method.md section 9). They are taken
+    over blocks of tokens first and then within one block, so that little is summed twice.
 
     Args:
         log_law: Log-probabilities, [n, V]; need not be normalised.
-        uniforms: One number in [0, 1) for each row, [n] float64.
+        rows: Which law each token is drawn from, [m] int64.
+        uniforms: One number in [0, 1) for each token, [m] float64.
     """
-    cumulative = log_law.exp().double().cumsum(-1)
+    rows, uniforms = rows.to(log_law.device), uniforms.to(log_law.device)
+    short = -log_law.shape[-1] % _BLOCK
+    mass = torch.nn.functional.pad(log_law.exp(), (0, short)).reshape(len(log_law), -1, _BLOCK)
+    blocks = mass.sum(-1, dtype=torch.float64).cumsum(-1)[rows]
+    block, rest = _passed(blocks, uniforms * blocks[:, -1])
+    token, _ = _passed(mass[rows, block].double().cumsum(-1), rest)
+    return block * _BLOCK + token
+
+
+def _passed(cumulative: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
+    """First place whose cumulative sum lies above each point, and what is left of it, [m]."""
     total = cumulative[:, -1:]
-    point = (uniforms[:, None] * total).clamp(max=torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, point, right=True).squeeze(-1)
+    point = point[:, None].clamp(min=0.0)
+    point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
+    place = torch.searchsorted(cumulative, point, right=True)
+    before = torch.nn.functional.pad(cumulative, (1, 0)).gather(-1, place)
+    return place.squeeze(-1), (point - before).squeeze(-1)

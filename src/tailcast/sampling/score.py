@@ -7,13 +7,15 @@ one weight comes from one call of :func:`score`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from tailcast.sampling.draw import checked
 from tailcast.sampling.laws import steered_law, target_law
+from tailcast.sampling.prefixes import Prefix, PrefixTree
 from tailcast.types import SamplingSettings, SteeringVector, Target
 
 __all__ = ["score"]
@@ -46,30 +48,45 @@ def score(
         ``token_logp`` [n, tokens] and ``token_logs`` [n, strengths, tokens]; 0 past the
         end of a completion. -inf marks tokens that the target's truncation forbids.
     """
-    width = len(strengths) + 1
-    table = np.zeros((len(completions), width, tokens))
-    group = max(1, slots // width)
-    for start in range(0, len(completions), group):
-        part = [list(completion)[:tokens] for completion in completions[start : start + group]]
-        stream = target.stream(steering, slots=len(part) * width, max_new_tokens=max(tokens, 1))
-        with torch.no_grad():
-            for _ in part:
-                for strength in (0.0, *strengths):
-                    stream.open(prompt, strength)
-            alive = [(place, row) for row in range(len(part)) for place in range(width)]
-            for step in range(tokens):
-                over = [slot for slot, (_, row) in enumerate(alive) if len(part[row]) <= step]
-                alive = [alive[slot] for slot in stream.close(over)]
-                if not alive:
-                    break
-                logits = checked(stream.logits(), ("scored completions" for _ in alive))
-                given = torch.tensor([part[row][step] for _, row in alive], dtype=torch.int64)
-                plain = {row: slot for slot, (place, row) in enumerate(alive) if place == 0}
-                law = target_law(logits[[plain[row] for _, row in alive]], settings)
-                steered = steered_law(logits, settings, law)
-                values = steered.gather(-1, given.to(law.device)[:, None]).squeeze(-1).tolist()
-                for (place, row), value in zip(alive, values, strict=True):
-                    table[start + row, place, step] = value
-                if step + 1 < tokens:
-                    stream.push(given)
+    every = (0.0, *strengths)
+    slots = max(slots, len(every))
+    tree = PrefixTree(target.stream(steering, slots=slots, max_new_tokens=max(tokens, 1)), slots)
+    roots = [tree.root("of the pilot", prompt, strength) for strength in every]
+    given = [list(completion)[:tokens] for completion in completions]
+    rows = [_Scored(tokens, roots) for tokens in given if tokens]
+    open_rows = rows
+    with torch.no_grad():
+        while open_rows:
+            served, logits = tree.step([row.prefixes for row in open_rows])
+            _read([open_rows[index] for index in served], logits, settings)
+            open_rows = [row for row in open_rows if len(row.logs) < len(row.tokens)]
+    table = np.zeros((len(given), len(every), tokens))
+    read = iter(rows)
+    for line, known in zip(table, given, strict=True):
+        if known:
+            line[:, : len(known)] = np.array(next(read).logs).T
     return table[:, 0], table[:, 1:]
+
+
+@dataclass
+class _Scored:
+    """A completion under way: where it stands at every strength, the target's first."""
+
+    tokens: list[int]
+    prefixes: list[Prefix]
+    logs: list[list[float]] = field(default_factory=list)
+
+
+def _read(rows: Sequence[_Scored], logits: Tensor, settings: SamplingSettings) -> None:
+    """Log-probabilities of every row's next token, and one step on."""
+    token = [row.tokens[len(row.logs)] for row in rows]
+    slots = torch.tensor([[one.slot for one in row.prefixes] for row in rows])
+    at_token = []
+    for row_slots, one in zip(slots, token, strict=True):
+        law = target_law(logits[row_slots[:1]], settings)
+        steered = steered_law(logits[row_slots[1:]], settings, law)
+        at_token.append([law[0, one].item(), *steered[:, one].tolist()])
+    for row, one, values in zip(rows, token, at_token, strict=True):
+        row.logs.append(values)
+        if len(row.logs) < len(row.tokens):
+            row.prefixes = [prefix.then(one) for prefix in row.prefixes]

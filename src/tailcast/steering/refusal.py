@@ -146,7 +146,7 @@ def _logits(
     for prompt in prompts:
         stream = target.stream(vector, slots=1, max_new_tokens=1)
         stream.open(prompt, 1.0 if vector else 0.0)
-        rows.append(stream.logits()[0].cpu())
+        rows.append(stream.push(torch.tensor(prompt[-1:]))[0].cpu())
     return torch.stack(rows)
 
 

@@ -1,0 +1,128 @@
+"""Equal prefixes are computed once, and whoever finds no slot waits without losing work.
+
+Draws of one query begin alike: a refusal has a handful of likely forms, so a thousand
+draws visit a few hundred distinct prefixes. A prefix under a strength is one slot of the
+model's stream, whichever draws stand on it. When draws part, one branch inherits the slot
+and the others start from a copy of its state; when slots run out, that copy waits.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tailcast.errors import NumericsError
+from tailcast.types import Stream
+
+__all__ = ["Prefix", "PrefixTree"]
+
+
+@dataclass(eq=False, slots=True)
+class Prefix:
+    """A prompt and the tokens drawn so far, under one steering strength."""
+
+    query_id: str
+    prompt: tuple[int, ...]
+    strength: float
+    token: int  # the last one, which a step pushes
+    parent: "Prefix | None" = None  # until a step has computed this prefix for all who want it
+    slot: int = -1  # in the step just made
+    state: Any = None  # of the stream after this prefix, while branches wait for it
+    branches: dict[int, "Prefix"] = field(default_factory=dict)
+
+    def then(self, token: int) -> "Prefix":
+        """This prefix and one more token."""
+        if token not in self.branches:
+            self.branches[token] = Prefix(self.query_id, self.prompt, self.strength, token, self)
+        return self.branches[token]
+
+
+class PrefixTree:
+    """Steps a stream along all prefixes that are wanted, as many at a time as it has slots.
+
+    Attributes:
+        forwards: Token forwards made, by query; a prompt's tokens but its last one apart.
+    """
+
+    def __init__(self, stream: Stream, slots: int) -> None:
+        self.stream = stream
+        self.slots = slots
+        self.forwards: Counter[str] = Counter()
+        self._roots: dict[tuple[str, float], Prefix] = {}
+        self._open: list[Prefix] = []
+
+    def root(self, query_id: str, prompt: tuple[int, ...], strength: float) -> Prefix:
+        """The empty response to a query's prompt."""
+        first = Prefix(query_id, prompt, strength, prompt[-1])
+        return self._roots.setdefault((query_id, strength), first)
+
+    def step(self, claims: Sequence[Sequence[Prefix]]) -> tuple[list[int], Tensor]:
+        """Compute the next-token logits of prefixes.
+
+        Args:
+            claims: All that is still to be done: the prefixes that each draw stands on, none
+                of them longer than ``slots``. Earlier ones are served first.
+
+        Returns:
+            The claims that were served, by index, and logits that ``Prefix.slot`` indexes;
+            the other claims are to be made again.
+
+        Raises:
+            NumericsError: If a row of logits holds NaN or +inf, or nothing but -inf.
+        """
+        wanted: dict[Prefix, None] = {}
+        later: set[Prefix] = set()
+        served = []
+        for index, prefixes in enumerate(claims):
+            new = [prefix for prefix in prefixes if prefix not in wanted]
+            if len(wanted) + len(new) > self.slots:
+                later.update(prefixes)
+                continue
+            wanted.update(dict.fromkeys(new))
+            served.append(index)
+        self._seat(wanted, later)
+        self.forwards.update(prefix.query_id for prefix in self._open)
+        tokens = torch.tensor([prefix.token for prefix in self._open], dtype=torch.int64)
+        return served, self._checked(self.stream.push(tokens))
+
+    def _seat(self, wanted: Iterable[Prefix], later: set[Prefix]) -> None:
+        """Give every wanted prefix the slot of its parent, or a new one with a copy of it."""
+        heirs: dict[int, Prefix] = {}
+        copies = []
+        for prefix in wanted:
+            parent = prefix.parent
+            if parent is not None and parent.slot >= 0 and parent.slot not in heirs:
+                heirs[parent.slot] = prefix
+            else:
+                copies.append(prefix)
+        for prefix in (*copies, *later):
+            parent = prefix.parent
+            if parent is not None and parent.state is None:
+                parent.state = self.stream.save(parent.slot)
+        order = self.stream.close([slot for slot in range(len(self._open)) if slot not in heirs])
+        for left in self._open:
+            left.slot = -1
+        for prefix in copies:
+            state = prefix.parent.state if prefix.parent else None
+            self.stream.open(prefix.prompt, prefix.strength, state)
+        self._open = [*(heirs[slot] for slot in order), *copies]
+        for slot, prefix in enumerate(self._open):
+            prefix.slot = slot
+            if prefix.parent is not None:
+                prefix.parent.branches.pop(prefix.token, None)
+            if prefix not in later:
+                prefix.parent = None
+
+    def _checked(self, logits: Tensor) -> Tensor:
+        """The logits, once every row of them can be normalised to a law."""
+        bad = ~torch.isfinite(logits.amax(-1))
+        if bad.any():
+            prefix = self._open[int(bad.nonzero()[0])]
+            raise NumericsError(
+                f"the model returned non-finite logits for query {prefix.query_id!r} at strength "
+                f"{prefix.strength:g}: lower the strength, or load the model with dtype float32."
+            )
+        return logits
