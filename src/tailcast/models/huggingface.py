@@ -21,7 +21,7 @@ from tailcast.types import Query, SteeringVector
 
 __all__ = ["HuggingFaceTarget"]
 
-_PLAIN_TEMPLATE = "{system}{prompt}"
+_PASSES_KEPT = 32
 
 
 class HuggingFaceTarget:
@@ -48,6 +48,7 @@ class HuggingFaceTarget:
         self.system_prompt = system_prompt
         self.plain_prompt = plain_prompt
         self.config = model.config.get_text_config()
+        self._passes: dict[tuple[int, ...], PromptPass] = {}
         self.layers: DecoderLayers = find_layers(model, self.config)
         model.set_attn_implementation(attention.NAME)
         self._check_decoding()
@@ -159,6 +160,14 @@ class HuggingFaceTarget:
                 stack.callback(layer.register_forward_hook(keep).remove)
             self.prompt_pass([*prompt, *response])
         return torch.stack([output[0].float().cpu() for output in outputs]).numpy()
+
+    def plain_pass(self, tokens: tuple[int, ...]) -> PromptPass:
+        """Keys and values of unsteered tokens; those of the last few prompts are kept."""
+        if tokens not in self._passes:
+            self._passes[tokens] = self.prompt_pass(tokens)[0] if tokens else PromptPass()
+            if len(self._passes) > _PASSES_KEPT:
+                del self._passes[next(iter(self._passes))]
+        return self._passes[tokens]
 
     def prompt_pass(
         self, tokens: Sequence[int], steerer: Steerer | None = None, strength: float = 0.0
@@ -274,9 +283,10 @@ class HuggingFaceStream:
         key = (prompt, steered)
         if key not in self._prefixes:
             self.target.check_length(prompt, self.length)
-            current = PromptPass()
-            if len(prompt) > 1:
+            if steered:
                 current, _ = self.target.prompt_pass(prompt[:-1], self.steerer, steered)
+            else:
+                current = self.target.plain_pass(prompt[:-1])
             self.cache.prefixes.append(current)
             self._prefixes[key] = len(self.cache.prefixes) - 1
         return self._prefixes[key]

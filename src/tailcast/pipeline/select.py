@@ -101,7 +101,7 @@ def _losses(bench: Bench, query: Query, draws: Draws, grid: ProposalGrid) -> NDA
     ]
     logp, logs = score(
         bench.target,
-        bench.target.encode(query),
+        [bench.target.encode(query)] * len(completions),
         completions,
         grid.strengths,
         bench.settings,

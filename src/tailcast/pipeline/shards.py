@@ -29,7 +29,7 @@ from tailcast.types import (
 
 __all__ = ["SHARD_DRAWS", "Bench", "Draws", "draw_stage", "read_draws"]
 
-SHARD_DRAWS = 256
+SHARD_DRAWS = 1024
 
 Law = Callable[[str, int], Proposal]
 """The proposal of a draw, from its query's id and its number."""

@@ -23,7 +23,7 @@ __all__ = ["score"]
 
 def score(
     target: Target,
-    prompt: tuple[int, ...],
+    prompts: Sequence[tuple[int, ...]],
     completions: Sequence[Sequence[int]],
     strengths: Sequence[float],
     settings: SamplingSettings,
@@ -32,11 +32,11 @@ def score(
     tokens: int,
     slots: int = 128,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Per-token log-probabilities of completions of one prompt at several strengths.
+    """Per-token log-probabilities of given completions at several strengths.
 
     Args:
         target: The model p.
-        prompt: Prompt tokens.
+        prompts: Prompt tokens of each completion, n of them.
         completions: Response tokens, end token included, n of them.
         strengths: Steering strengths to score at.
         settings: Temperature and truncation of the target.
@@ -51,9 +51,12 @@ def score(
     every = (0.0, *strengths)
     slots = max(slots, len(every))
     tree = PrefixTree(target.stream(steering, slots=slots, max_new_tokens=max(tokens, 1)), slots)
-    roots = [tree.root("of the pilot", prompt, strength) for strength in every]
     given = [list(completion)[:tokens] for completion in completions]
-    rows = [_Scored(tokens, roots) for tokens in given if tokens]
+    rows = [
+        _Scored(known, [tree.root(f"scored {prompt}", prompt, one) for one in every])
+        for prompt, known in zip(prompts, given, strict=True)
+        if known
+    ]
     open_rows = rows
     with torch.no_grad():
         while open_rows:

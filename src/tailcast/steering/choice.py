@@ -7,7 +7,7 @@ import numpy as np
 from tailcast.errors import SteeringError
 from tailcast.models import HuggingFaceTarget
 from tailcast.sampling import score
-from tailcast.steering.mean_difference import Reading, fit_mean_difference
+from tailcast.steering.mean_difference import Reading, as_vectors, read_differences
 from tailcast.types import ContrastPair, Positions, Query, SamplingSettings, SteeringVector
 
 __all__ = ["choose_layer"]
@@ -42,20 +42,21 @@ def choose_layer(
             f"{len(pairs)} pairs are too few to choose a layer by held-out pairs: "
             "give at least 8, or name a layer."
         )
-    tested = list(pairs[::4])[:held_out]
-    fitted = fit_mean_difference(
-        target, [pair for pair in pairs if pair not in tested], reading=reading, positions=positions
-    )
+    differences = read_differences(target, pairs, reading=reading)
+    tested = range(0, min(len(pairs), 4 * held_out), 4)
+    kept = np.delete(differences, tested, axis=0)
+    fitted = as_vectors(target, kept, reading=reading, positions=positions)
+    held = [pairs[index] for index in tested]
     low, high = int(0.2 * target.depth), max(int(0.8 * target.depth), 1)
     layers = range(low, high, max(1, -(-(high - low) // _CANDIDATES)))
-    scores = {layer: held_out_gain(target, fitted[layer], tested) for layer in layers}
+    scores = {layer: held_out_gain(target, fitted[layer], held) for layer in layers}
     best = max(scores, key=lambda layer: scores[layer])
     if scores[best] <= 0:
         raise SteeringError(
             f"no layer moves the model towards the unsafe responses (best: layer {best}, "
             f"{scores[best]:.2g} nats): check that unsafe and safe are not swapped."
         )
-    vector = fit_mean_difference(target, pairs, reading=reading, positions=positions)[best]
+    vector = as_vectors(target, differences, reading=reading, positions=positions)[best]
     vector.provenance["held_out_gain_nats"] = {str(k): round(v, 4) for k, v in scores.items()}
     return vector
 
@@ -64,14 +65,13 @@ def held_out_gain(
     target: HuggingFaceTarget, vector: SteeringVector, pairs: Sequence[ContrastPair]
 ) -> float:
     """Mean gain in log p(unsafe) - log p(safe) at strength 1 over strength 0, in nats."""
-    settings = SamplingSettings(max_new_tokens=_SCORED_TOKENS)
-    gains = []
+    prompts, responses = [], []
     for pair in pairs:
-        prompt = target.encode(Query.user("pair", pair.prompt))
-        responses = [target.encode_response(text) for text in (pair.unsafe, pair.safe)]
-        logp, logs = score(
-            target, prompt, responses, [1.0], settings, steering=vector, tokens=_SCORED_TOKENS
-        )
-        unsafe, safe = (logs[:, 0] - logp).sum(axis=1)
-        gains.append(unsafe - safe)
-    return float(np.mean(gains))
+        prompts += [target.encode(Query.user("pair", pair.prompt))] * 2
+        responses += [target.encode_response(text) for text in (pair.unsafe, pair.safe)]
+    logp, logs = score(
+        target, prompts, responses, [1.0], SamplingSettings(max_new_tokens=_SCORED_TOKENS),
+        steering=vector, tokens=_SCORED_TOKENS,
+    )  # fmt: skip
+    unsafe, safe = (logs[:, 0] - logp).sum(axis=1).reshape(-1, 2).T
+    return float((unsafe - safe).mean())

@@ -40,21 +40,43 @@ def fit_mean_difference(
     Raises:
         SteeringError: If there are fewer than two pairs, or a response has no token.
     """
+    differences = read_differences(target, pairs, reading=reading)
+    return as_vectors(target, differences, reading=reading, positions=positions)
+
+
+def read_differences(
+    target: HuggingFaceTarget, pairs: Sequence[ContrastPair], *, reading: Reading
+) -> NDArray[np.float64]:
+    """Activation of the unsafe response minus that of the safe one, [pairs, L, d].
+
+    Raises:
+        SteeringError: If there are fewer than two pairs, or a response has no token.
+    """
     if len(pairs) < 2:
         raise SteeringError(
             f"{len(pairs)} pair is too few for a mean difference: give at least two."
         )
-    unsafe = np.zeros((target.depth, target.width))
-    safe = np.zeros_like(unsafe)
+    rows = []
     for number, pair in enumerate(pairs, 1):
         prompt = target.encode(Query.user(f"pair {number}", pair.prompt))
-        unsafe += _read(target, prompt, pair.unsafe, reading, number)
-        safe += _read(target, prompt, pair.safe, reading, number)
-    directions = ((unsafe - safe) / len(pairs)).astype(np.float32)
-    provenance = {"method": "mean difference", "reading": reading, "pairs": len(pairs)}
+        unsafe = _read(target, prompt, pair.unsafe, reading, number)
+        rows.append(unsafe - _read(target, prompt, pair.safe, reading, number))
+    return np.stack(rows)
+
+
+def as_vectors(
+    target: HuggingFaceTarget,
+    differences: NDArray[np.float64],
+    *,
+    reading: Reading,
+    positions: Positions,
+) -> list[SteeringVector]:
+    """The mean of differences [pairs, L, d] as one vector for each layer."""
+    provenance = {"method": "mean difference", "reading": reading, "pairs": len(differences)}
+    own = target.weights_fingerprint
     return [
-        SteeringVector("add", layer, direction, positions, target.weights_fingerprint, provenance)
-        for layer, direction in enumerate(directions)
+        SteeringVector("add", layer, direction, positions, own, {**provenance})
+        for layer, direction in enumerate(differences.mean(axis=0).astype(np.float32))
     ]
 
 
