@@ -113,7 +113,8 @@ def test_scoring_at_the_drawn_strength_equals_what_was_recorded(tabular, unit, q
     [batch] = draw(tabular, requests(tabular, query, Proposal(1.0, 6, 0.2), 60), settings,
                    steering=unit)  # fmt: skip
     completions = [row[:n].tolist() for row, n in zip(batch.tokens, batch.lengths)]
-    logp, logs = score(tabular, [tabular.encode(query)] * len(completions), completions, [1.0, 0.0], settings,
+    prompts = [tabular.encode(query)] * len(completions)
+    logp, logs = score(tabular, prompts, completions, [1.0, 0.0], settings,
                        steering=unit, tokens=6, slots=9)  # fmt: skip
     np.testing.assert_allclose(logp, batch.token_logp, atol=1e-6)
     np.testing.assert_allclose(logs[:, 0], batch.token_logs, atol=1e-6)

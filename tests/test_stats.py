@@ -31,31 +31,45 @@ def test_clopper_pearson_covers_exactly_at_least_its_level(p):
     assert binom.pmf(hits, n, p)[inside].sum() >= 0.95
 
 
-def simulated(rng, n, *, p=3e-4, share=0.22, sd=2.0):
+def log_normal(rng, n, *, p=3e-4, share=0.22, sd=2.0):
     """Weights of method.md section 9: log-normal hits with mean p."""
     hits = rng.random(n) < share
-    log_w = rng.normal(np.log(p / share) - sd**2 / 2, sd, n)
-    return np.where(hits, log_w, 0.0), hits
+    return np.where(hits, rng.normal(np.log(p / share) - sd**2 / 2, sd, n), 0.0), hits, p
 
 
-def covers(interval, p):
-    return interval[0] <= p <= interval[1]
+def two_ways(rng, n):
+    """A way to hit that is often drawn with small weights, and one that is seldom drawn."""
+    easy, hard = rng.random(n) < 0.45, rng.random(n) < 0.02
+    log_w = np.where(hard, np.log(0.3), np.log(0.005) + 0.5 * rng.standard_normal(n))
+    return log_w, easy | hard, 0.02 * 0.3 + 0.98 * 0.45 * 0.005 * np.exp(0.125)
 
 
-@pytest.mark.parametrize("n", [64, 500])
-def test_interval_of_weighted_hits_covers_where_the_normal_one_does_not(n):
+def pareto(rng, n):
+    """Weights with a Pareto tail of shape 0.4: finite variance, no third moment."""
+    hits = rng.random(n) < 0.3
+    return np.log(1e-3 * (1 + rng.pareto(2.5, n))), hits, 0.3 * 1e-3 * 2.5 / 1.5
+
+
+@pytest.mark.parametrize(
+    ("law", "n"),  # at 64 two_ways misses its second way in one run of four: nothing can cover
+    [(log_normal, 64), (log_normal, 500), (two_ways, 500), (pareto, 64), (pareto, 500)],
+)
+def test_interval_of_weighted_hits_covers(law, n):
     rng = np.random.default_rng(5)
     ours = normal = 0
     runs = 400
     for _ in range(runs):
-        log_w, hits = simulated(rng, n)
-        ours += covers(weighted_hits_interval(log_w[hits], n), 3e-4)
+        log_w, hits, p = law(rng, n)
+        low, high = weighted_hits_interval(log_w[hits], n)
         value = np.where(hits, np.exp(log_w), 0)
+        assert low <= value.mean() <= high
+        ours += low <= p <= high
         half = 1.96 * value.std(ddof=1) / np.sqrt(n)
-        normal += abs(value.mean() - 3e-4) <= half
+        normal += abs(value.mean() - p) <= half
     noise = 3 * np.sqrt(0.95 * 0.05 / runs)
+    if law is log_normal:
+        assert normal / runs < 0.85  # negative control: the usual interval must fail this test
     assert ours / runs >= 0.95 - noise
-    assert normal / runs < 0.85  # negative control: the usual interval must fail this test
 
 
 def test_interval_without_spread_is_the_exact_one_scaled():

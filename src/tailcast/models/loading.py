@@ -41,7 +41,7 @@ def load_target(settings: ModelSettings) -> HuggingFaceTarget:
         model = _with_adapter(model, settings.adapter)
     dtype = _dtype(settings.dtype) or _auto_dtype(stored, device)
     return HuggingFaceTarget(
-        _cast(model, dtype).to(device),
+        _arranged(_cast(model, dtype).to(device)),
         tokenizer,
         system_prompt=settings.system_prompt,
         plain_prompt=settings.plain_prompt,
@@ -98,6 +98,21 @@ def _cast(model: Any, dtype: torch.dtype) -> Any:
     for weight in model.parameters():
         if weight.is_floating_point():
             weight.data = weight.data.to(dtype)
+    return model
+
+
+def _arranged(model: Any) -> Any:
+    """The model with float32 weights on a CPU stored by column, which few rows multiply faster.
+
+    Embeddings stay by row, because they are read by row.
+    """
+    embedding = model.get_input_embeddings().weight
+    for module in model.modules():
+        if not isinstance(module, torch.nn.Linear) or module.weight is embedding:
+            continue
+        weight = module.weight
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+            weight.data = weight.data.t().contiguous().t()
     return model
 
 
