@@ -1,9 +1,9 @@
-"""Drawing and judging the missing part of a query's draws, shard after shard.
+"""Drawing and judging the missing part of a stage's draws, block after block.
 
-A shard is a range of draws of one query in one stage. It runs alone in its batch, on a
-schedule that depends on nothing but the shard, and its draws are seeded by their name
-(seed, stage, query, number): what is on disk never depends on the order of the work, on
-restarts, or on the other queries of the set.
+A block is a few consecutive queries; a shard is a range of draws of one query. The shards of
+a block that have the same range run together, alone in their batch, on a schedule that depends
+on nothing but the block and the range, and every draw is seeded by its name (seed, stage,
+query, number): what is on disk never depends on restarts or on when a block was drawn.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +27,9 @@ from tailcast.types import (
     Verdicts,
 )
 
-__all__ = ["SHARD_DRAWS", "Bench", "Draws", "draw_stage", "read_draws"]
+__all__ = ["BLOCK_QUERIES", "SHARD_DRAWS", "Bench", "Draws", "draw_stage", "read_draws"]
 
+BLOCK_QUERIES = 8
 SHARD_DRAWS = 1024
 
 Law = Callable[[str, int], Proposal]
@@ -97,14 +98,26 @@ def draw_stage(
     store = bench.store
     there = sum(min(draws, _covered(store, stage, query.id)) for query in queries)
     progress.start(stage, draws * len(queries), there)
-    for query in queries:
-        for shard in store.shards(stage, query.id):
-            if not store.has_verdicts(stage, query.id, shard):
+    for first in range(0, len(queries), BLOCK_QUERIES):
+        block = queries[first : first + BLOCK_QUERIES]
+        for query in block:
+            for shard in store.shards(stage, query.id):
                 _judge(bench, stage, query, shard, progress)
-        for start in range(_covered(store, stage, query.id), draws, SHARD_DRAWS):
-            shard = (start, min(start + SHARD_DRAWS, draws))
-            _draw(bench, stage, query, shard, law)
-            _judge(bench, stage, query, shard, progress)
+        while (start := min(_covered(store, stage, query.id) for query in block)) < draws:
+            shard = _next_shard(store, stage, block, start, draws)
+            _draw(bench, stage, block, shard, law)
+            for query in block:
+                _judge(bench, stage, query, shard, progress)
+
+
+def _next_shard(
+    store: RunStore, stage: str, block: Sequence[Query], start: int, draws: int
+) -> tuple[int, int]:
+    """The range to draw next: one that was cut short by a kill, or a new one."""
+    begun = [shard for query in block for shard in store.shards(stage, query.id)]
+    return next(
+        (shard for shard in begun if shard[0] == start), (start, min(start + SHARD_DRAWS, draws))
+    )
 
 
 def read_draws(store: RunStore, stage: str, query_id: str) -> Draws | None:
@@ -127,24 +140,30 @@ def _covered(store: RunStore, stage: str, query_id: str) -> int:
     return end
 
 
-def _draw(bench: Bench, stage: str, query: Query, shard: tuple[int, int], law: Law) -> None:
-    prompt = bench.target.encode(query)
+def _draw(
+    bench: Bench, stage: str, block: Sequence[Query], shard: tuple[int, int], law: Law
+) -> None:
+    """Draw a range of every query of a block; keep what is not there yet."""
+    prompts = [(query.id, bench.target.encode(query)) for query in block]
     requests = [
-        DrawRequest(
-            query.id, prompt, law(query.id, number), number,
-            f"{bench.seed}/{stage}/{query.id}/{number}",
-        )
+        DrawRequest(id, prompt, law(id, number), number, f"{bench.seed}/{stage}/{id}/{number}")
+        for id, prompt in prompts
         for number in range(*shard)
-    ]  # fmt: skip
-    [batch] = draw(
+    ]
+    batches = draw(
         bench.target, requests, bench.settings, steering=bench.steering, slots=bench.batch
     )
-    bench.store.write_batch(stage, shard, batch)
+    for batch in batches:
+        if shard not in bench.store.shards(stage, batch.query_id):
+            bench.store.write_batch(stage, shard, batch)
 
 
 def _judge(
     bench: Bench, stage: str, query: Query, shard: tuple[int, int], progress: Progress
 ) -> None:
+    """Judge a shard, unless that was done."""
+    if bench.store.has_verdicts(stage, query.id, shard):
+        return
     texts = bench.store.read_batch(stage, query.id, shard).texts
     verdicts = judge_texts(bench.judge, query, texts)
     bench.store.write_verdicts(stage, query.id, shard, verdicts)

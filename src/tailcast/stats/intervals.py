@@ -62,8 +62,8 @@ def weighted_hits_interval(
         return low * weight, min(1.0, high * weight)
     if hits == 1:
         return 0.0, 1.0
-    low, high = zip(_pivotal(log_weights, n, level), _log_normal(log_weights, n, level))
-    return min(low), min(1.0, max(high))
+    one, other = _pivotal(log_weights, n, level), _log_normal(log_weights, n, level)
+    return min(one[0], other[0]), max(one[1], other[1])
 
 
 def _pivotal(log_weights: NDArray[np.floating], n: int, level: float) -> tuple[float, float]:
