@@ -68,8 +68,8 @@ def inverse_cdf(log_law: Tensor, rows: Tensor, uniforms: Tensor) -> Tensor:
     """The tokens at which the cumulative law passes the uniform numbers, [m] int64.
 
     Sums over blocks of tokens come first, then those within one block, so that little is
-    summed twice. Cumulative sums are float64: in float32 about one token in six of a large vocabulary has
-    zero width, and 8e-5 of the mass can never be drawn (method.md section 9).
+    summed twice. They are float64: in float32 about one token in six of a large vocabulary
+    has zero width, and 8e-5 of the mass can never be drawn (method.md section 9).
 
     Args:
         log_law: Log-probabilities, [n, V]; need not be normalised.
@@ -81,7 +81,7 @@ def inverse_cdf(log_law: Tensor, rows: Tensor, uniforms: Tensor) -> Tensor:
     if short := -mass.shape[-1] % _BLOCK:
         mass = torch.nn.functional.pad(mass, (0, short))
     mass = mass.view(len(mass), -1, _BLOCK)
-    blocks = mass.sum(-1).double().cumsum(-1)[rows]
+    blocks = mass.sum(-1, dtype=torch.float64).cumsum(-1)[rows]
     block, rest = _passed(blocks, uniforms * blocks[:, -1])
     token, _ = _passed(mass[rows, block].double().cumsum(-1), rest)
     return block * _BLOCK + token
