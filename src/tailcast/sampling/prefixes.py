@@ -101,6 +101,7 @@ class PrefixTree:
         for prefix in (*copies, *later):
             parent = prefix.parent
             if parent is not None and parent.state is None:
+                assert parent.slot >= 0, "a claim was left out of the step before"
                 parent.state = self.stream.save(parent.slot)
         order = self.stream.close([slot for slot in range(len(self._open)) if slot not in heirs])
         for left in self._open:
