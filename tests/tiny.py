@@ -22,7 +22,7 @@ WORDS = [
 TEMPLATE = "{% for m in messages %}<user> {{ m['content'] }} {% endfor %}<bot>"
 
 
-def save_model(path: Path, *, template: bool = True, width: int = 16) -> Path:
+def save_model(path: Path, *, template: bool = True, width: int = 16, layers: int = 2) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -32,7 +32,7 @@ def save_model(path: Path, *, template: bool = True, width: int = 16) -> Path:
     tokenizer.chat_template = TEMPLATE if template else None
     torch.manual_seed(3)
     config = LlamaConfig(
-        vocab_size=12, hidden_size=width, intermediate_size=32, num_hidden_layers=2,
+        vocab_size=12, hidden_size=width, intermediate_size=32, num_hidden_layers=layers,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64,
         bos_token_id=None, eos_token_id=0, pad_token_id=0,
     )  # fmt: skip

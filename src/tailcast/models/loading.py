@@ -1,6 +1,7 @@
 """From a directory, hub id or gguf file, and perhaps an adapter, to a target."""
 
 import importlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ def load_target(settings: ModelSettings) -> HuggingFaceTarget:
         _forget_quantisation(model)
         stored = torch.bfloat16  # finer than any quantisation
     if settings.adapter:
-        model = _with_adapter(model, settings.adapter)
+        with _quiet(transformers):
+            model = _with_adapter(model, settings.adapter)
     dtype = _dtype(settings.dtype) or _auto_dtype(stored, device)
     return HuggingFaceTarget(
         _arranged(_cast(model, dtype).to(device)),
@@ -129,13 +131,15 @@ def _sentences(what: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """No progress bars and advice of transformers while it loads."""
+    """No progress bars, advice and warnings while something loads."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:
