@@ -30,9 +30,11 @@ type: setup
 	$(BIN)/mypy
 
 docs: setup
-	$(BIN)/tailcast --help
+	$(BIN)/python scripts/write_cli_reference.py
 
 bench: setup
-	$(BIN)/tailcast demo --out benchmarks/demo-run
+	$(BIN)/python benchmarks/embedded_model.py
+	$(BIN)/python benchmarks/agreement.py --reference
+	$(BIN)/python benchmarks/agreement.py
 
 check: lint type test

@@ -6,6 +6,7 @@ from tailcast.errors import ConfigError, NumericsError
 from tailcast.models import TabularTarget
 from tailcast.proposals import Proposal
 from tailcast.sampling import DrawRequest, draw, inverse_cdf, score, target_law
+from tailcast.stats import monte_carlo
 from tailcast.types import Query, SamplingSettings
 
 STEPS = 4
@@ -63,6 +64,18 @@ def test_importance_sampling_against_enumeration(level, risk, draws, unit):
 def test_monte_carlo_against_enumeration(unit):
     _truth, z = z_scores(1.9, Proposal.target(), draws=400, seeds=200, unit=unit)
     assert abs(z.mean()) < 0.2 and abs(z.std() - 1) < 0.15
+
+
+def test_monte_carlo_of_a_rare_token_against_its_probability():
+    """2e6 draws of one law at 1e-4, one hit a run: by the sampler's own inverse CDF."""
+    law = torch.log(torch.tensor([[0.7, 0.2999, 1e-4]], dtype=torch.float64))
+    uniforms = torch.from_numpy(np.random.default_rng(9).random((200, 10_000)))
+    rows = torch.zeros(10_000, dtype=torch.int64)
+    found = [monte_carlo((inverse_cdf(law, rows, run) == 2).numpy()) for run in uniforms]
+    z = np.array([(one.p or 0.0) - 1e-4 for one in found]) / np.sqrt(1e-4 / 10_000)
+    assert abs(z.mean()) < 0.2 and abs(z.std() - 1) < 0.15
+    half = [(one.p or 0.0) - 2e-4 for one in found] / np.sqrt(2e-4 / 10_000)
+    assert abs(half.mean()) > 0.5  # negative control: another truth is noticed
 
 
 def test_without_the_weight_the_same_check_fails(unit):

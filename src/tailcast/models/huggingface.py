@@ -69,6 +69,11 @@ class HuggingFaceTarget:
         found: Tensor = next(p for p in self.model.parameters() if p.is_floating_point())
         return found
 
+    @property
+    def revision(self) -> str:
+        """Commit that the hub gave the model at; empty for local files."""
+        return getattr(self.model.config, "_commit_hash", None) or ""
+
     @cached_property
     def fingerprint(self) -> str:
         """Digest of weights and prompt format, and the dtype, which decides the rounding."""

@@ -71,7 +71,8 @@ def run(
             progress.say(f"{store.path} is finished: nothing to do.")
             return [_record(row) for row in store.read_lines("estimates.jsonl")]
         target = inputs.target or load_target(config.model_settings)
-        store.check(config.model_dump(mode="json"), {**facts, "model": target.fingerprint})
+        facts |= {"model": target.fingerprint, "revision": getattr(target, "revision", "")}
+        store.check(config.model_dump(mode="json"), facts)
         steering = inputs.steering or steering_of(config, target, store, progress)
         bench = Bench(
             store, target, judge, config.sampling_settings, config.seed, config.batch, steering
