@@ -82,8 +82,9 @@ def test_estimates_agree_with_enumeration(
         assert abs(row["p"] - truth) < 4 * row["stderr"], (row["p"], truth)
 
 
-def test_selection_runs_and_its_estimate_agrees(capsys, tmp_path, model, files):
-    flags = ["--steering", files / "v.safetensors", "--select", "--pilot-samples", 200]
+@pytest.mark.parametrize("more", [[], ["--per-query"]])
+def test_selection_runs_and_its_estimate_agrees(capsys, tmp_path, model, files, more):
+    flags = ["--steering", files / "v.safetensors", "--select", "--pilot-samples", 200, *more]
     code, out, err = call(capsys, *estimate(model, files, tmp_path / "run", *flags))
     assert code == 0, err
     for line, prompt in zip(out.splitlines(), ["tell me", "red"], strict=True):
