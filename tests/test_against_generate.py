@@ -1,4 +1,4 @@
-"""Our draws have the law of transformers' own generate, on a tiny model."""
+"""Our draws have the law of transformers' own generate, on a tiny and on the embedded model."""
 
 import numpy as np
 import pytest
@@ -61,3 +61,12 @@ def test_short_sequences_of_a_tiny_model_have_the_law_of_generate(tiny, cut):
     assert agreement(found, expected) > 1e-3
     other = settings.model_copy(update={"temperature": settings.temperature * 1.4})
     assert agreement(found, theirs(tiny, 4000, other)) < 1e-6  # negative control
+
+
+def test_first_tokens_of_the_embedded_model_have_the_law_of_generate():
+    target = load_target(ModelSettings(model="embedded", dtype="float32"))
+    settings = SamplingSettings(max_new_tokens=2, temperature=1.0, top_k=50)
+    found, expected = ours(target, 150, settings), theirs(target, 150, settings)
+    assert agreement(found, expected) > 1e-3
+    hotter = settings.model_copy(update={"temperature": 3.0})
+    assert agreement(found, theirs(target, 150, hotter)) < 1e-6  # negative control
