@@ -66,16 +66,31 @@ def test_monte_carlo_against_enumeration(unit):
     assert abs(z.mean()) < 0.2 and abs(z.std() - 1) < 0.15
 
 
-def test_monte_carlo_of_a_rare_token_against_its_probability():
-    """2e6 draws of one law at 1e-4, one hit a run: by the sampler's own inverse CDF."""
-    law = torch.log(torch.tensor([[0.7, 0.2999, 1e-4]], dtype=torch.float64))
-    uniforms = torch.from_numpy(np.random.default_rng(9).random((200, 10_000)))
-    rows = torch.zeros(10_000, dtype=torch.int64)
-    found = [monte_carlo((inverse_cdf(law, rows, run) == 2).numpy()) for run in uniforms]
-    z = np.array([(one.p or 0.0) - 1e-4 for one in found]) / np.sqrt(1e-4 / 10_000)
+@pytest.mark.parametrize(("risk", "draws"), [(1e-4, 10_000), (1e-6, 1_000_000)])
+def test_monte_carlo_of_a_rare_token_against_its_probability(risk, draws):
+    """200 runs of one hit each, by the sampler's own inverse CDF.
+
+    The rare token has the end of the unit interval, so that a uniform number below 1 - c draws
+    another one (checked); a run's numbers above it are binomial in number and uniform.
+    """
+    close = 1000 * risk
+    law = torch.log(torch.tensor([[0.7, 0.3 - risk, risk]], dtype=torch.float64))
+    rng = np.random.default_rng(9)
+
+    def tokens(uniforms):
+        rows = torch.zeros(len(uniforms), dtype=torch.int64)
+        return inverse_cdf(law, rows, torch.from_numpy(uniforms)).numpy()
+
+    assert tokens(np.array([1 - close])) == 1
+    found = []
+    for near in rng.binomial(draws, close, size=200):
+        hits = np.zeros(draws, dtype=bool)
+        hits[:near] = tokens(1 - close * (1 - rng.random(near))) == 2
+        found.append(monte_carlo(hits).p or 0.0)
+    z = (np.array(found) - risk) / np.sqrt(risk / draws)
     assert abs(z.mean()) < 0.2 and abs(z.std() - 1) < 0.15
-    half = [(one.p or 0.0) - 2e-4 for one in found] / np.sqrt(2e-4 / 10_000)
-    assert abs(half.mean()) > 0.5  # negative control: another truth is noticed
+    wrong = (np.array(found) - 2 * risk) / np.sqrt(2 * risk / draws)
+    assert abs(wrong.mean()) > 0.5  # negative control: another truth is noticed
 
 
 def test_without_the_weight_the_same_check_fails(unit):
