@@ -11,7 +11,7 @@ import torch
 
 from tailcast.models import load_target
 from tailcast.proposals import Proposal
-from tailcast.sampling import DrawRequest, draw, score
+from tailcast.sampling import DrawRequest, draw, score, target_law
 from tailcast.types import ModelSettings, Query, SamplingSettings, SteeringVector
 from tiny import save_model
 
@@ -82,7 +82,7 @@ def test_laws_are_float32_whatever_the_weights_are(path, dtype):
     target = load_target(ModelSettings(model=str(path), dtype=dtype))
     stream = target.stream(None, slots=2, max_new_tokens=4)
     stream.open((1, 3, 2), 0.0)
-    assert stream.push(torch.tensor([2])).dtype == torch.float32
+    assert target_law(stream.push(torch.tensor([2])), SETTINGS).dtype == torch.float32
     _, batch = drawn(target, Proposal(1.0, 6, 0.0))
     assert batch.log_weights.dtype == np.float64
     assert (drawn(target, Proposal(0.0, 6, 0.0))[1].log_weights == 0).all()

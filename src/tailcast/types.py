@@ -148,7 +148,7 @@ class Stream(Protocol):
         """Drop slots; the i-th number returned is the former slot that is now slot i."""
 
     def push(self, tokens: "torch.Tensor") -> "torch.Tensor":
-        """Append one token to every slot; next-token logits, [n, vocabulary], float32 or better.
+        """Append one token to every slot; next-token logits, [n, vocabulary], in any dtype.
 
         Args:
             tokens: [n] int64.

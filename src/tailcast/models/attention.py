@@ -8,8 +8,7 @@ Outside :func:`attending` the name behaves as transformers' own scaled dot produ
 attention, so that a model stays usable for everything else.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -38,10 +37,25 @@ class Geometry:
     window: int | None
     softcap: float | None
 
-    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Scaled and capped scores, [..., queries, keys] in float32."""
-        scores = (query @ keys.transpose(-1, -2)).float() * self.scaling
-        return self.softcap * torch.tanh(scores / self.softcap) if self.softcap else scores
+    def scores(self, query: Tensor, keys: Tensor, hidden: Tensor | None) -> Tensor:
+        """Scaled, capped and masked scores, [batch, queries, keys] in float32.
+
+        Args:
+            query: [batch, queries, width].
+            keys: [batch, keys, width].
+            hidden: What is added to the scores, :func:`_veil` where a key is not to be seen;
+                [batch, 1 or queries, keys].
+        """
+        keys = keys.transpose(1, 2)
+        if self.softcap:
+            scores = torch.bmm(query, keys).float() * (self.scaling / self.softcap)
+            scores = self.softcap * torch.tanh(scores)
+            return scores if hidden is None else scores + hidden
+        if hidden is None:
+            scores = torch.baddbmm(query.new_zeros(1), query, keys, beta=0, alpha=self.scaling)
+        else:
+            scores = torch.baddbmm(hidden, query, keys, alpha=self.scaling)
+        return scores.float()
 
 
 class Pass(Protocol):
@@ -127,9 +141,9 @@ class PromptPass:
         hidden = distance < 0
         if how.window:
             hidden |= distance >= how.window
-        scores = how.scores(query, key.repeat_interleave(groups, 1))
-        weights = scores.masked_fill(hidden, -math.inf).softmax(-1).to(value.dtype)
-        return weights @ value.repeat_interleave(groups, 1)
+        keys = key[0].repeat_interleave(groups, 0)
+        weights = how.scores(query[0], keys, _veil(hidden[None], query)).softmax(-1)
+        return torch.bmm(weights.to(value.dtype), value[0].repeat_interleave(groups, 0))[None]
 
 
 class SlotCache:
@@ -148,6 +162,8 @@ class SlotCache:
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self._plan: _Plan | None = None
+        self._stacked: tuple[int, ...] = ()
+        self._stacks: dict[int, tuple[Tensor, Tensor]] = {}
 
     def add(self, prefix: int, tail: Tail | None = None) -> None:
         """Open a slot behind a prefix, with a tail that was kept or an empty one."""
@@ -211,89 +227,156 @@ class SlotCache:
             self.keys[layer] = key.new_zeros((self.slots, key.shape[1], self.length, key.shape[3]))
             self.values[layer] = value.new_zeros((*self.keys[layer].shape[:3], value.shape[3]))
         rows, kv_heads, _, width = key.shape
-        tail_keys = self.keys[layer][:rows, :, : plan.width]
-        tail_values = self.values[layer][:rows, :, : plan.width]
-        tail_keys[plan.index, :, plan.offsets] = key[:, :, 0]
-        tail_values[plan.index, :, plan.offsets] = value[:, :, 0]
+        self.keys[layer][plan.index, :, plan.offsets] = key[:, :, 0]
+        self.values[layer][plan.index, :, plan.offsets] = value[:, :, 0]
         heads = query.reshape(rows, kv_heads, -1, width)
-        scores = torch.cat(
-            [plan.prefix_scores(self, layer, heads, how), how.scores(heads, tail_keys)], -1
-        )
-        scores = scores.masked_fill_(plan.hidden(how.window), -math.inf)
-        weights = scores.softmax(-1).to(value.dtype)
-        output = (
-            plan.prefix_values(self, layer, weights)
-            + weights[..., plan.prefix_width :] @ tail_values
-        )
-        return output.reshape(rows, -1, 1, output.shape[-1])
+        tail = plan.tail(self.keys[layer], self.values[layer], heads, how)
+        output = tail.output() if plan.bare else plan.prefix(self, layer, heads, how).joined(tail)
+        return output.to(value.dtype).reshape(rows, -1, 1, output.shape[-1])
+
+    def stack(self, layer: int, prefixes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Keys and values of several prefixes, [prefixes * kv heads, longest, width].
+
+        One prefix is taken as it is; several are put together once for as long as no other
+        ones are in use.
+        """
+        if len(prefixes) == 1:
+            one = self.prefixes[prefixes[0]]
+            return one.keys[layer], one.values[layer]
+        if self._stacked != prefixes:
+            self._stacked, self._stacks = prefixes, {}
+        if layer not in self._stacks:
+            parts = [self.prefixes[prefix] for prefix in prefixes]
+            longest = max(part.length for part in parts)
+            self._stacks[layer] = (
+                _stacked([part.keys.get(layer) for part in parts], longest),
+                _stacked([part.values.get(layer) for part in parts], longest),
+            )
+        return self._stacks[layer]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Attention to some of the keys, not yet normalised, [rows, kv heads, queries, ...]."""
+
+    peak: Tensor  # largest score, [..., 1]
+    mass: Tensor  # sum of exp(score - peak), [..., 1]
+    read: Tensor  # sum of exp(score - peak) * value, [..., width]
+
+    @classmethod
+    def of(cls, scores: Tensor, values: Tensor) -> "_Part":
+        """From scores [batch, queries, keys] in float32 and values [batch, keys, width]."""
+        peak = scores.amax(-1, keepdim=True)
+        weights = (scores - peak).exp_()
+        return cls(peak, weights.sum(-1, keepdim=True), torch.bmm(weights.to(values.dtype), values))
+
+    def shaped(self, shape: Callable[[Tensor], Tensor]) -> "_Part":
+        """The same in another layout."""
+        return _Part(shape(self.peak), shape(self.mass), shape(self.read))
+
+    def output(self) -> Tensor:
+        """Attention to these keys alone."""
+        return self.read / self.mass
+
+    def joined(self, other: "_Part") -> Tensor:
+        """Attention to the keys of both."""
+        top = torch.maximum(self.peak, other.peak)
+        mine, theirs = (self.peak - top).exp_(), (other.peak - top).exp_()
+        read = self.read * mine + other.read * theirs
+        return read / (self.mass * mine + other.mass * theirs)
 
 
 class _Plan:
-    """What one step's layers share: who attends where, and what is masked."""
+    """What one step's layers share: who attends where, and what is masked.
+
+    Rows that share a prefix are one batch of queries to it; batches of several prefixes are
+    filled up to equal length with their own first row.
+    """
 
     def __init__(self, cache: SlotCache, device: torch.device) -> None:
         self.index = torch.arange(len(cache.prefix), device=device)
         self.offsets = torch.tensor(cache.written, device=device)
         self.width = max(cache.written) + 1
+        self.ragged = min(cache.written) + 1 < self.width
         groups: dict[int, list[int]] = {}
         for slot, prefix in enumerate(cache.prefix):
             groups.setdefault(prefix, []).append(slot)
-        lengths = {prefix: cache.prefix_length(prefix) for prefix in groups}
-        self.prefix_width = max(lengths.values())
-        self.alone = len(groups) == 1 and self.prefix_width > 0
-        self.groups = [
-            (prefix, torch.tensor(places, device=device))
-            for prefix, places in groups.items()
-            if lengths[prefix]
-        ]
-        self.lengths = torch.tensor([lengths[prefix] for prefix in cache.prefix], device=device)
-        self._hidden: dict[int | None, Tensor] = {}
+        self.prefixes = tuple(groups)
+        self.lengths = [cache.prefix_length(prefix) for prefix in groups]
+        self.bare = max(self.lengths) == 0
+        self.alone = len(groups) == 1
+        longest = max(map(len, groups.values()))
+        filled = [slots + slots[:1] * (longest - len(slots)) for slots in groups.values()]
+        self.places = torch.tensor(filled, device=device)
+        place = {
+            slot: number * longest + at
+            for number, slots in enumerate(groups.values())
+            for at, slot in enumerate(slots)
+        }
+        self.back = torch.tensor([place[slot] for slot in range(len(place))], device=device)
+        self._veils: dict[tuple[int | None, bool], Tensor | None] = {}
 
-    def prefix_scores(self, cache: SlotCache, layer: int, heads: Tensor, how: Geometry) -> Tensor:
-        """Scores of every row to its prefix, [rows, kv heads, queries, prefix width]."""
-        if self.alone:
-            return self._shared(heads, cache.prefixes[self.groups[0][0]].keys[layer], how)
-        scores = heads.new_zeros((*heads.shape[:3], self.prefix_width), dtype=torch.float32)
-        for prefix, places in self.groups:
-            keys = cache.prefixes[prefix].keys[layer]
-            scores[places, :, :, : keys.shape[1]] = self._shared(heads[places], keys, how)
-        return scores
+    def prefix(self, cache: SlotCache, layer: int, heads: Tensor, how: Geometry) -> _Part:
+        """What every row reads from its prefix."""
+        keys, values = cache.stack(layer, self.prefixes)
+        groups, kv_heads, queries = len(self.prefixes), heads.shape[1], heads.shape[2]
+        grouped = heads[None] if self.alone else heads[self.places]
+        flat = grouped.transpose(1, 2).reshape(groups * kv_heads, -1, heads.shape[3])
+        part = _Part.of(how.scores(flat, keys, self._prefix_veil(heads, how.window)), values)
 
-    @staticmethod
-    def _shared(heads: Tensor, keys: Tensor, how: Geometry) -> Tensor:
-        """One product of all rows' queries with the keys that they share."""
-        rows, kv_heads, queries, width = heads.shape
-        flat = heads.transpose(0, 1).reshape(kv_heads, rows * queries, width)
-        scores = how.scores(flat, keys)
-        return scores.view(kv_heads, rows, queries, -1).transpose(0, 1)
+        def by_row(tensor: Tensor) -> Tensor:
+            shaped = tensor.view(groups, kv_heads, -1, queries, tensor.shape[-1]).transpose(1, 2)
+            return shaped[0] if self.alone else shaped.flatten(0, 1)[self.back]
 
-    def prefix_values(self, cache: SlotCache, layer: int, weights: Tensor) -> Tensor:
-        """What every row reads from its prefix, [rows, kv heads, queries, width]."""
-        if self.alone:
-            return self._read(weights[..., : self.prefix_width], cache, self.groups[0][0], layer)
-        width = cache.values[layer].shape[-1]
-        parts = weights.new_zeros((*weights.shape[:3], width))
-        for prefix, places in self.groups:
-            length = cache.prefix_length(prefix)
-            parts[places] = self._read(weights[places, :, :, :length], cache, prefix, layer)
-        return parts
+        return part.shaped(by_row)
 
-    @staticmethod
-    def _read(weights: Tensor, cache: SlotCache, prefix: int, layer: int) -> Tensor:
-        rows, kv_heads, queries, length = weights.shape
-        flat = weights.transpose(0, 1).reshape(kv_heads, rows * queries, length)
-        read = flat @ cache.prefixes[prefix].values[layer]
-        return read.view(kv_heads, rows, queries, -1).transpose(0, 1)
+    def tail(self, keys: Tensor, values: Tensor, heads: Tensor, how: Geometry) -> _Part:
+        """What every row reads from its own tokens."""
+        rows, kv_heads, queries, _ = heads.shape
+        keys, values = (all[:rows, :, : self.width].flatten(0, 1) for all in (keys, values))
+        veil = self._tail_veil(heads, how.window)
+        part = _Part.of(how.scores(heads.flatten(0, 1), keys, veil), values)
+        return part.shaped(lambda tensor: tensor.view(rows, kv_heads, queries, -1))
 
-    def hidden(self, window: int | None) -> Tensor:
-        """True where a key is not to be seen, [rows, 1, 1, prefix width + tail width]."""
-        if window not in self._hidden:
-            prefix = torch.arange(self.prefix_width, device=self.index.device)
-            tail = torch.arange(self.width, device=self.index.device)
-            lengths, offsets = self.lengths[:, None], self.offsets[:, None]
-            hidden = torch.cat([prefix >= lengths, tail > offsets], -1)
+    def _prefix_veil(self, heads: Tensor, window: int | None) -> Tensor | None:
+        """For keys past a prefix's end or out of the window, [groups * kv heads, 1 or rows, P]."""
+        if (window, True) not in self._veils:
+            longest = max(self.lengths)
+            places = torch.arange(longest, device=heads.device)
+            lengths = torch.tensor(self.lengths, device=heads.device)[:, None]
+            hidden = (places >= lengths)[:, None]  # [groups, 1, P]
+            if window and longest + self.width > window:
+                now = (lengths + self.offsets[self.places])[..., None]  # [groups, rows, 1]
+                far = now - places >= window
+                hidden = (hidden | far).repeat_interleave(heads.shape[2], 1)
+            veil = _veil(hidden.repeat_interleave(heads.shape[1], 0), heads)
+            self._veils[window, True] = veil if hidden.any() else None
+        return self._veils[window, True]
+
+    def _tail_veil(self, heads: Tensor, window: int | None) -> Tensor | None:
+        """For keys that a row has not written or that left the window, [rows * kv heads, 1, T]."""
+        if (window, False) not in self._veils:
+            ages = self.offsets[:, None] - torch.arange(self.width, device=heads.device)
+            hidden = ages < 0
             if window:
-                far = torch.cat([lengths + offsets - prefix, offsets - tail], -1) >= window
-                hidden |= far
-            self._hidden[window] = hidden[:, None, None]
-        return self._hidden[window]
+                hidden |= ages >= window
+            needed = self.ragged or (window and self.width > window)
+            veil = _veil(hidden[:, None].repeat_interleave(heads.shape[1], 0), heads)
+            self._veils[window, False] = veil if needed else None
+        return self._veils[window, False]
+
+
+def _veil(hidden: Tensor, like: Tensor) -> Tensor:
+    """What hides keys when added to scores: finite, so that a row may see nothing at all."""
+    veil = like.new_zeros(hidden.shape)
+    return veil.masked_fill_(hidden, torch.finfo(like.dtype).min / 2)
+
+
+def _stacked(parts: Sequence[Tensor | None], longest: int) -> Tensor:
+    """Parts [kv heads, length, width] one after the other, filled up with zeros."""
+    like = next(part for part in parts if part is not None)
+    table = like.new_zeros((len(parts), like.shape[0], longest, like.shape[2]))
+    for line, part in zip(table, parts, strict=True):
+        if part is not None:
+            line[:, : part.shape[1]] = part
+    return table.flatten(0, 1)

@@ -186,14 +186,14 @@ class HuggingFaceTarget:
         return current, logits
 
     def forward(self, tokens: Any, positions: Any) -> Tensor:
-        """Logits of the last token of each row, [rows, V] float32; no cache of transformers'."""
+        """Logits of the last token of each row, [rows, V]; no cache of transformers'."""
         output = self.model(
             input_ids=torch.as_tensor(tokens, device=self.like.device),
             position_ids=torch.as_tensor(positions, device=self.like.device),
             use_cache=False,
             logits_to_keep=1,
         )
-        logits: Tensor = output.logits[:, -1].float()
+        logits: Tensor = output.logits[:, -1]
         return logits.cpu() if logits.device.type == "mps" else logits  # it has no float64
 
     def check_length(self, prompt: Sequence[int], max_new_tokens: int) -> None:
@@ -274,7 +274,7 @@ class HuggingFaceStream:
         return order
 
     def push(self, tokens: Tensor) -> Tensor:
-        """Append one token to every slot; next-token logits of each, [n, V] float32."""
+        """Append one token to every slot; next-token logits of each, [n, V]."""
         device = self.target.like.device
         positions = self.cache.positions()
         strengths = torch.tensor(self.strengths, device=device)

@@ -7,10 +7,9 @@ the draw's own seed, so that a draw is the same whatever it shares a batch with,
 the rounding of the batch's shape; the schedule depends on the list of requests alone.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,14 +18,17 @@ from torch import Tensor
 
 from tailcast.errors import ConfigError
 from tailcast.proposals import Proposal
-from tailcast.sampling.laws import inverse_cdf, mixture_law, steered_law, target_law
+from tailcast.sampling.laws import (
+    inverse_cdf,
+    laws_at_once,
+    mixture_law,
+    steered_law,
+    target_law,
+)
 from tailcast.sampling.prefixes import Prefix, PrefixTree
 from tailcast.types import SampleBatch, SamplingSettings, SteeringVector, Target
 
 __all__ = ["DrawRequest", "draw", "draw_generator"]
-
-
-Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ def _check_request(
         )
 
 
+_Law = tuple[tuple[Prefix, ...], float]
+"""What defines the law of a next token: the prefixes of its streams and the target's share."""
+
+
 @dataclass(eq=False)
 class _Row:
     """A draw in progress."""
@@ -165,38 +171,35 @@ class _Loop:
         return _Row(request, uniforms, self.tree.root(*where, 0.0), steered)
 
     def _draw_tokens(self, rows: Sequence[_Row], logits: Tensor) -> None:
-        """One token for every row, those before their switch apart from the others."""
-        twins = [row for row in rows if row.steered is not None]
-        alone = [row for row in rows if row.steered is None]
-        for group in (twins, alone):
-            if group:
-                self._draw_group(group, logits)
+        """One token for every row; a law that rows share is computed once."""
+        shared: dict[_Law, list[_Row]] = {}
+        for row in rows:
+            shared.setdefault((row.prefixes, row.mix), []).append(row)
+        for streams in (1, 2):
+            laws = [law for law in shared if len(law[0]) == streams]
+            size = laws_at_once(logits)
+            for first in range(0, len(laws), size):
+                some = laws[first : first + size]
+                self._draw_some(some, [shared[law] for law in some], logits)
 
-    def _draw_group(self, rows: Sequence[_Row], logits: Tensor) -> None:
-        """One token for each of rows of one kind; a law that they share is computed once."""
-        places = _numbered(row.prefixes for row in rows)
-        blends = _numbered((row.prefixes, row.mix) for row in rows)
-        target = target_law(logits[[place[0].slot for place in places]], self.settings)
+    def _draw_some(
+        self, laws: Sequence[_Law], sharers: Sequence[Sequence[_Row]], logits: Tensor
+    ) -> None:
+        """One token for each of the rows that share some laws of as many streams."""
+        slots = torch.tensor([[prefix.slot for prefix in prefixes] for prefixes, _ in laws])
+        target = target_law(logits[slots[:, 0]], self.settings)
         law, steered = target, target
-        if rows[0].steered is not None:
-            slots = [twin.slot for _, twin in places]
-            steered = steered_law(logits[slots], self.settings, target)
-            under = [places[prefixes] for prefixes, _ in blends]
-            mix = target.new_tensor([mix for _, mix in blends])
-            law = mixture_law(target[under], steered[under], mix)
-        which = torch.tensor([blends[row.prefixes, row.mix] for row in rows])
+        if slots.shape[1] > 1:
+            steered = steered_law(logits[slots[:, 1]], self.settings, target)
+            law = mixture_law(target, steered, target.new_tensor([mix for _, mix in laws]))
+        rows = [row for group in sharers for row in group]
+        at = [number for number, group in enumerate(sharers) for _ in group]
         uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in rows])
-        tokens = inverse_cdf(law, which, uniforms).tolist()
-        at = [places[row.prefixes] for row in rows]
+        tokens = inverse_cdf(law, torch.tensor(at), uniforms).tolist()
         logp, logs = target[at, tokens].tolist(), steered[at, tokens].tolist()
         for row, token, p, s in zip(rows, tokens, logp, logs, strict=True):
             full = len(row.tokens) + 1 == self.settings.max_new_tokens
             row.advance(token, p, s, "stop" if token in self.ends else "length" * full)
-
-
-def _numbered(things: Iterable[Key]) -> dict[Key, int]:
-    """Distinct things, numbered in order of first sight."""
-    return {thing: number for number, thing in enumerate(dict.fromkeys(things))}
 
 
 def _collect(

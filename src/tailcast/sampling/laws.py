@@ -15,18 +15,28 @@ from torch import Tensor
 from tailcast.types import SamplingSettings
 
 _BLOCK = 256
+_CACHE_SIZED = 2**20  # numbers
 
-__all__ = ["inverse_cdf", "mixture_law", "steered_law", "target_law"]
+__all__ = ["inverse_cdf", "laws_at_once", "mixture_law", "steered_law", "target_law"]
+
+
+def laws_at_once(logits: Tensor) -> int:
+    """How many laws are best computed together: on a CPU no more than its caches hold.
+
+    Larger tables are written to fresh memory pass after pass, which costs several times
+    what the arithmetic does.
+    """
+    return max(1, _CACHE_SIZED // logits.shape[-1]) if logits.device.type == "cpu" else 2**31
 
 
 def target_law(logits: Tensor, settings: SamplingSettings) -> Tensor:
     """Log-probabilities of the next token under the target, [n, V], float32 or better.
 
     Args:
-        logits: Raw logits, [n, V], float32 or float64.
+        logits: Raw logits, [n, V], in any dtype.
         settings: Temperature, top_k and top_p; -inf marks the tokens that they cut.
     """
-    scores = logits / settings.temperature if settings.temperature != 1.0 else logits
+    scores = _scores(logits, settings)
     if 0 < settings.top_k < scores.shape[-1]:
         smallest_kept = torch.topk(scores, settings.top_k, dim=-1).values[..., -1:]
         scores = scores.masked_fill(scores < smallest_kept, -math.inf)
@@ -38,6 +48,12 @@ def target_law(logits: Tensor, settings: SamplingSettings) -> Tensor:
     return scores.log_softmax(-1)
 
 
+def _scores(logits: Tensor, settings: SamplingSettings) -> Tensor:
+    """Scores of a law: logits over the temperature, in float32 or better."""
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    return exact / settings.temperature if settings.temperature != 1.0 else exact
+
+
 def steered_law(logits: Tensor, settings: SamplingSettings, target: Tensor) -> Tensor:
     """Log-probabilities under the steered model, over the tokens that the target keeps.
 
@@ -46,7 +62,7 @@ def steered_law(logits: Tensor, settings: SamplingSettings, target: Tensor) -> T
         settings: Only the temperature is read; the cut is the target's.
         target: :func:`target_law` of the same rows, [n, V].
     """
-    scores = logits / settings.temperature if settings.temperature != 1.0 else logits
+    scores = _scores(logits, settings)
     if settings.top_k or settings.top_p < 1.0:
         scores = scores.masked_fill(torch.isneginf(target), -math.inf)
     return scores.log_softmax(-1)
@@ -67,9 +83,11 @@ def mixture_law(target: Tensor, steered: Tensor, mix: Tensor) -> Tensor:
 def inverse_cdf(log_law: Tensor, rows: Tensor, uniforms: Tensor) -> Tensor:
     """The tokens at which the cumulative law passes the uniform numbers, [m] int64.
 
-    Sums over blocks of tokens come first, then those within one block, so that little is
-    summed twice. They are float64: in float32 about one token in six of a large vocabulary
-    has zero width, and 8e-5 of the mass can never be drawn (method.md section 9).
+    A block of tokens is found first, by the float32 sums of the blocks, then the token within
+    it by what is left of the uniform number, as a share of the block. Both sums run in
+    float64, and sums of different precision are never compared: every token keeps its
+    probability to a relative 1e-6. A float32 sum over a whole large vocabulary gives zero
+    width to one token in six, so that 8e-5 of the mass is never drawn (method.md section 9).
 
     Args:
         log_law: Log-probabilities, [n, V]; need not be normalised.
@@ -81,17 +99,17 @@ def inverse_cdf(log_law: Tensor, rows: Tensor, uniforms: Tensor) -> Tensor:
     if short := -mass.shape[-1] % _BLOCK:
         mass = torch.nn.functional.pad(mass, (0, short))
     mass = mass.view(len(mass), -1, _BLOCK)
-    blocks = mass.sum(-1, dtype=torch.float64).cumsum(-1)[rows]
-    block, rest = _passed(blocks, uniforms * blocks[:, -1])
-    token, _ = _passed(mass[rows, block].double().cumsum(-1), rest)
+    block, rest = _passed(mass.sum(-1)[rows], uniforms)
+    token, _ = _passed(mass[rows, block], rest)
     return block * _BLOCK + token
 
 
-def _passed(cumulative: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
-    """First place whose cumulative sum lies above each point, and what is left of it, [m]."""
+def _passed(mass: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """First place whose cumulative mass passes each share, and the share within it, [m]."""
+    cumulative = mass.double().cumsum(-1)
     total = cumulative[:, -1:]
-    point = point[:, None].clamp(min=0.0)
-    point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
+    point = torch.minimum(share[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     place = torch.searchsorted(cumulative, point, right=True)
-    before = torch.nn.functional.pad(cumulative, (1, 0)).gather(-1, place)
-    return place.squeeze(-1), (point - before).squeeze(-1)
+    start = torch.nn.functional.pad(cumulative, (1, 0)).gather(-1, place)
+    within = (point - start) / (cumulative.gather(-1, place) - start)
+    return place.squeeze(-1), within.squeeze(-1)
