@@ -25,7 +25,7 @@ from tailcast.sampling.laws import (
     steered_law,
     target_law,
 )
-from tailcast.sampling.prefixes import Prefix, PrefixTree
+from tailcast.sampling.prefixes import Prefix, PrefixTree, batched, check_laws
 from tailcast.types import SampleBatch, SamplingSettings, SteeringVector, Target
 
 __all__ = ["DrawRequest", "draw", "draw_generator"]
@@ -177,9 +177,7 @@ class _Loop:
             shared.setdefault((row.prefixes, row.mix), []).append(row)
         for streams in (1, 2):
             laws = [law for law in shared if len(law[0]) == streams]
-            size = laws_at_once(logits)
-            for first in range(0, len(laws), size):
-                some = laws[first : first + size]
+            for some in batched(laws, laws_at_once(logits)):
                 self._draw_some(some, [shared[law] for law in some], logits)
 
     def _draw_some(
@@ -188,9 +186,11 @@ class _Loop:
         """One token for each of the rows that share some laws of as many streams."""
         slots = torch.tensor([[prefix.slot for prefix in prefixes] for prefixes, _ in laws])
         target = target_law(logits[slots[:, 0]], self.settings)
+        check_laws(target, [prefixes[0] for prefixes, _ in laws])
         law, steered = target, target
         if slots.shape[1] > 1:
             steered = steered_law(logits[slots[:, 1]], self.settings, target)
+            check_laws(steered, [prefixes[1] for prefixes, _ in laws])
             law = mixture_law(target, steered, target.new_tensor([mix for _, mix in laws]))
         rows = [row for group in sharers for row in group]
         at = [number for number, group in enumerate(sharers) for _ in group]

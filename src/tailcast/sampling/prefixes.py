@@ -7,9 +7,10 @@ and the others start from a copy of its state; when slots run out, that copy wai
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,9 @@ from torch import Tensor
 from tailcast.errors import NumericsError
 from tailcast.types import Stream
 
-__all__ = ["Prefix", "PrefixTree"]
+__all__ = ["Prefix", "PrefixTree", "batched", "check_laws"]
+
+Thing = TypeVar("Thing")
 
 
 @dataclass(eq=False, slots=True)
@@ -69,9 +72,6 @@ class PrefixTree:
         Returns:
             The claims that were served, by index, and logits that ``Prefix.slot`` indexes;
             the other claims are to be made again.
-
-        Raises:
-            NumericsError: If a row of logits holds NaN or +inf, or nothing but -inf.
         """
         wanted: dict[Prefix, None] = {}
         later: set[Prefix] = set()
@@ -86,7 +86,7 @@ class PrefixTree:
         self._seat(wanted, later)
         self.forwards.update(prefix.query_id for prefix in self._open)
         tokens = torch.tensor([prefix.token for prefix in self._open], dtype=torch.int64)
-        return served, self._checked(self.stream.push(tokens))
+        return served, self.stream.push(tokens)
 
     def _seat(self, wanted: Iterable[Prefix], later: set[Prefix]) -> None:
         """Give every wanted prefix the slot of its parent, or a new one with a copy of it."""
@@ -117,13 +117,28 @@ class PrefixTree:
             if prefix not in later:
                 prefix.parent = None
 
-    def _checked(self, logits: Tensor) -> Tensor:
-        """The logits, once every row of them can be normalised to a law."""
-        bad = ~torch.isfinite(logits.amax(-1))
-        if bad.any():
-            prefix = self._open[int(bad.nonzero()[0])]
-            raise NumericsError(
-                f"the model returned non-finite logits for query {prefix.query_id!r} at strength "
-                f"{prefix.strength:g}: lower the strength, or load the model with dtype float32."
-            )
-        return logits
+
+def check_laws(laws: Tensor, prefixes: Sequence[Prefix]) -> None:
+    """Refuse logits that could not be normalised, which show as rows of NaN.
+
+    Args:
+        laws: Log-probabilities after each prefix, [n, V].
+        prefixes: n of them.
+
+    Raises:
+        NumericsError: If a row of logits held NaN or +inf, or nothing but -inf.
+    """
+    bad = laws[:, 0].isnan()
+    if bad.any():
+        prefix = prefixes[int(bad.nonzero()[0])]
+        raise NumericsError(
+            f"the model returned non-finite logits for query {prefix.query_id!r} at strength "
+            f"{prefix.strength:g}: lower the strength, or load the model with dtype float32."
+        )
+
+
+def batched(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
+    """Consecutive batches of at most ``size`` things (itertools.batched, from Python 3.12)."""
+    rest = iter(things)
+    while some := list(islice(rest, size)):
+        yield some

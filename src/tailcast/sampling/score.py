@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tailcast.sampling.laws import steered_law, target_law
-from tailcast.sampling.prefixes import Prefix, PrefixTree
+from tailcast.sampling.laws import laws_at_once, steered_law, target_law
+from tailcast.sampling.prefixes import Prefix, PrefixTree, batched, check_laws
 from tailcast.types import SamplingSettings, SteeringVector, Target
 
 __all__ = ["score"]
@@ -53,7 +53,7 @@ def score(
     tree = PrefixTree(target.stream(steering, slots=slots, max_new_tokens=max(tokens, 1)), slots)
     given = [list(completion)[:tokens] for completion in completions]
     rows = [
-        _Scored(known, [tree.root(f"scored {prompt}", prompt, one) for one in every])
+        _Scored(known, tuple(tree.root(f"scored {prompt}", prompt, one) for one in every))
         for prompt, known in zip(prompts, given, strict=True)
         if known
     ]
@@ -76,20 +76,33 @@ class _Scored:
     """A completion under way: where it stands at every strength, the target's first."""
 
     tokens: list[int]
-    prefixes: list[Prefix]
-    logs: list[list[float]] = field(default_factory=list)
+    prefixes: tuple[Prefix, ...]
+    logs: list[Sequence[float]] = field(default_factory=list)
+
+    def advance(self, token: int, values: Sequence[float]) -> None:
+        """Keep the log-probabilities of a token and go on to the next one."""
+        self.logs.append(values)
+        if len(self.logs) < len(self.tokens):
+            self.prefixes = tuple(prefix.then(token) for prefix in self.prefixes)
 
 
 def _read(rows: Sequence[_Scored], logits: Tensor, settings: SamplingSettings) -> None:
     """Log-probabilities of every row's next token, and one step on."""
-    token = [row.tokens[len(row.logs)] for row in rows]
-    slots = torch.tensor([[one.slot for one in row.prefixes] for row in rows])
-    at_token = []
-    for row_slots, one in zip(slots, token, strict=True):
-        law = target_law(logits[row_slots[:1]], settings)
-        steered = steered_law(logits[row_slots[1:]], settings, law)
-        at_token.append([law[0, one].item(), *steered[:, one].tolist()])
-    for row, one, values in zip(rows, token, at_token, strict=True):
-        row.logs.append(values)
-        if len(row.logs) < len(row.tokens):
-            row.prefixes = [prefix.then(one) for prefix in row.prefixes]
+    shared: dict[tuple[Prefix, ...], list[_Scored]] = {}
+    for row in rows:
+        shared.setdefault(row.prefixes, []).append(row)
+    size = laws_at_once(logits)
+    for places in batched(shared, size):
+        readers = [row for place in places for row in shared[place]]
+        at = [number for number, place in enumerate(places) for _ in shared[place]]
+        tokens = [row.tokens[len(row.logs)] for row in readers]
+        streams = list(zip(*places, strict=True))
+        target = target_law(logits[[one.slot for one in streams[0]]], settings)
+        check_laws(target, streams[0])
+        columns = [target[at, tokens].tolist()]
+        for steered in streams[1:]:
+            law = steered_law(logits[[one.slot for one in steered]], settings, target)
+            check_laws(law, steered)
+            columns.append(law[at, tokens].tolist())
+        for row, token, values in zip(readers, tokens, zip(*columns, strict=True), strict=True):
+            row.advance(token, values)
