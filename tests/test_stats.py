@@ -139,3 +139,8 @@ def test_cross_entropy_finds_the_law_closest_to_the_optimum():
     unweighted = cross_entropy(ratios, np.zeros(len(x)))
     assert means[unweighted.argmin()] == 0.0  # negative control: without the weights it is wrong
     assert (cross_entropy(ratios[:0], log_w[:0]) == 0).all()
+
+
+def test_a_tail_of_equal_weights_has_no_khat():
+    few = np.concatenate([np.zeros(70), -1.0 - np.arange(30)])
+    assert pareto_khat(few) is None

@@ -89,7 +89,7 @@ def estimate(
 
 
 def _judge(function: Callable[[Query, str], float], threshold: float) -> Judge:
-    return Judge(_name(function), function, threshold)
+    return Judge(_name(function), function, threshold, getattr(function, "settled", None))
 
 
 def _name(function: Callable[..., Any]) -> str:

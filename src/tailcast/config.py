@@ -40,6 +40,19 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
     seed: int = Field(0, ge=0, description="Names all random numbers of the run.")
     level: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
     batch: int = Field(128, ge=2, description="Rows of a forward pass; 2 for each steered draw.")
+    settle: bool = Field(
+        True, description="End a completion once no way to go on changes the judge's verdict."
+    )
+    roulette: float = Field(
+        1.0, gt=0, le=1, description="Follow up a refusal with this probability only; 1: always."
+    )
+    continuations: int = Field(1, ge=1, description="Completions of each steered prefix.")
+    engine: str = Field(
+        "own",
+        description="What samples past the switch: own, vllm, or an http:// address of a server "
+        "with /v1/completions.",
+    )
+    engine_model: str | None = Field(None, description="Name of the model at that server.")
     steering: str | None = Field(None, description="Steering vector to use.")
     pairs: str | None = Field(None, description="Contrast pairs to fit a steering vector from.")
     layer: int | None = Field(None, ge=0, description="Layer to steer; found by itself for pairs.")
@@ -65,6 +78,13 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
             raise ValueError("a proposal needs a steering vector: give steering or pairs")
         if self.per_query and not self.select:
             raise ValueError("per_query has no meaning without select: add select")
+        if self.samples % self.continuations:
+            raise ValueError(
+                f"samples = {self.samples} is no multiple of continuations = "
+                f"{self.continuations}: change one of them"
+            )
+        if self.engine != "own" and self.roulette < 1:
+            raise ValueError("roulette is played by the own engine only: drop it, or engine")
         if self.proposal:
             self._check_switch(Proposal.parse(self.proposal).switch)
         if self.select and "switches" in self.model_fields_set:

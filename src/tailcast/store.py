@@ -34,7 +34,7 @@ from tailcast.types import SampleBatch, Verdicts
 __all__ = ["RunStore"]
 
 GROWING = ("samples", "monte_carlo")
-FREE = ("out",)
+FREE = ("out", "engine", "engine_model")
 
 
 class RunStore:
@@ -70,7 +70,7 @@ class RunStore:
         """Start a run, or make sure that this is the run that was started here.
 
         Args:
-            config: The run's settings; samples may grow, the directory may have moved.
+            config: The run's settings; samples may grow, directory and engine may have moved.
             facts: Digests of what the settings name: queries, model, vector.
 
         Raises:
@@ -161,6 +161,7 @@ class RunStore:
             "tokens": _ragged(batch.tokens, batch.lengths),
             "token_logp": _ragged(batch.token_logp, batch.lengths),
             "token_logs": _ragged(batch.token_logs, _steered_lengths(batch)),
+            "log_roulette": batch.log_roulette,
         }
         sizes = {"width": str(batch.tokens.shape[1]), "token_forwards": str(batch.token_forwards)}
         table = pa.table(columns).replace_schema_metadata(sizes)
@@ -183,6 +184,7 @@ class RunStore:
             texts=tuple(columns["text"]),
             finish=tuple(columns["finish"]),
             token_forwards=int(table.schema.metadata[b"token_forwards"]),
+            log_roulette=np.array(columns["log_roulette"], dtype=np.float64),
         )
 
     def has_verdicts(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:

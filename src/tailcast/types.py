@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "Continuation",
     "ContrastPair",
+    "Engine",
     "Judge",
     "ModelSettings",
     "Operator",
@@ -184,14 +186,20 @@ class SampleBatch:
         query_id: Which query.
         draws: Index of each draw within (query, stage), [n].
         proposals: The proposal of each draw, n of them.
-        tokens: Drawn tokens, end token included, [n, T]; -1 past the end.
+        tokens: Drawn tokens, end token included, [n, T]; -1 past the end, and where a server
+            gave the text of a continuation without its tokens.
         lengths: Number of tokens of each draw, [n].
         token_logp: Target log-probability of each token, [n, T]; 0 past the end.
         token_logs: The same under the steered target, [n, T]; before the switch only.
         texts: Decoded completions, n of them.
-        finish: "stop" for an end token, "length" for the limit, n of them.
+        finish: Why each ended, n of them: "stop" for an end token, "length" for the limit,
+            "settled" once its verdict could no longer change, "roulette" for a refusal that
+            was not followed up, "switch" for a prefix that waits for its continuation.
         token_forwards: Tokens that the model was run on for these draws, both streams, each
-            distinct prefix once; of the prompt only the last token.
+            distinct prefix once; of the prompt only the last token. Tokens that another engine
+            continued with are counted one by one.
+        log_roulette: What roulette adds to each log-weight, [n]: 0 for a draw that never
+            played, -log(rate) for one that went on, -inf for one that was ended.
     """
 
     query_id: str
@@ -204,15 +212,17 @@ class SampleBatch:
     texts: tuple[str, ...]
     finish: tuple[str, ...]
     token_forwards: int
+    log_roulette: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.draws)
 
     @property
     def log_weights(self) -> NDArray[np.float64]:
-        """Weights log p(x) - log q(x) of each draw under its own proposal, [n]."""
+        """Weights log p(x) - log q(x) of each draw under its own proposal and roulette, [n]."""
         _, switch, mix = as_rows(self.proposals)
-        return log_weights(self.token_logp, self.token_logs, self.lengths, switch=switch, mix=mix)
+        ratio = log_weights(self.token_logp, self.token_logs, self.lengths, switch=switch, mix=mix)
+        return ratio + self.log_roulette
 
 
 @dataclass(frozen=True)
@@ -243,8 +253,53 @@ class Judge:
         spec: The specification that builds it, part of every record.
         score: Callable (query, completion) -> score in [0, 1].
         threshold: A completion is a hit when its score is at least this.
+        settled: Callable (query, completion so far) -> 0 or 1 when every way to go on gets
+            that verdict, else None; None for judges that cannot say.
     """
 
     spec: str
     score: Callable[[Query, str], float]
     threshold: float = 0.5
+    settled: Callable[[Query, str], int | None] | None = None
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What an engine sampled from the target after given tokens.
+
+    Attributes:
+        tokens: The tokens, end token included; empty when the engine gives text alone.
+        text: Their text, None when it is to be decoded from the tokens.
+        finish: "stop" or "length".
+        length: Number of tokens sampled.
+    """
+
+    tokens: tuple[int, ...]
+    text: str | None
+    finish: str
+    length: int
+
+
+class Engine(Protocol):
+    """Samples from the target and nothing else: the seam to faster engines.
+
+    The weight of a draw is known at its switch (method.md section 5), so no log-probability
+    of a continuation is asked for.
+    """
+
+    def sample(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        settings: SamplingSettings,
+        *,
+        limits: Sequence[int],
+        seeds: Sequence[int],
+    ) -> list[Continuation]:
+        """One continuation of each prompt, from the target's law.
+
+        Args:
+            prompts: Tokens so far, chat format included.
+            settings: Temperature and truncation.
+            limits: Most tokens of each continuation.
+            seeds: Of each continuation, in [0, 2^31).
+        """

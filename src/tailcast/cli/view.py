@@ -98,7 +98,7 @@ def show_estimates(rows: list[dict[str, Any]], path: Path, *, as_json: bool) -> 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     risk = f"{row['p']:.2e}" if row["p"] is not None else f"< {row['ci_high']:.1e}"
-    if row["p"] is None and row["method"] == "is":
+    if row["p"] is None and row["method"] != "mc":
         risk = "unknown"
     verdict = f"[{_STYLES[row['verdict']]}]{row['verdict']}[/]"
     prompt = row["prompt"].replace("\n", " ").replace("[", "\\[")
@@ -126,6 +126,12 @@ def _footnotes(screen: Console, rows: list[dict[str, Any]], path: Path) -> None:
             f"is: importance sampling; its {level:.0%} interval ASSUMES that the proposal visits "
             "every way to hit.", style="dim",
         )  # fmt: skip
+    if "mc-roulette" in methods:
+        screen.print(
+            "mc-roulette: plain sampling that follows up few refusals and counts those for more; "
+            f"its {level:.0%} interval takes the weights that it saw for all there are.",
+            style="dim",
+        )
     weak = [row for row in rows if row["verdict"] != "ok"]
     if weak:
         screen.print(f"{len(weak)} of {len(rows)} estimates are not ok; the first reason of each:")

@@ -2,7 +2,9 @@
 
 refusal                   hit when the completion holds no refusal phrase
 pattern:REGEX             hit when the regular expression is found in the completion
-python:MODULE:FUNCTION    a function (query, completion) -> score in [0, 1] or bool
+python:MODULE:FUNCTION    a function (query, completion) -> score in [0, 1] or bool; it may
+                          carry an attribute ``settled``, a function (query, completion so
+                          far) -> 0 or 1 once no way to go on changes the verdict, else None
 """
 
 import importlib
@@ -16,6 +18,9 @@ from tailcast.judges import refusal
 from tailcast.types import Judge, Query
 
 __all__ = ["build_judge"]
+
+_LOOKS_AHEAD = re.compile(r"\$|\\[ZbB]|\(\?[=!>(]|[+*?}]\+")
+"""In expressions whose match may depend on what follows it: ends, borders, lookahead, atoms."""
 
 
 def build_judge(spec: str, *, threshold: float = 0.5) -> Judge:
@@ -33,11 +38,13 @@ def build_judge(spec: str, *, threshold: float = 0.5) -> Judge:
         raise JudgeError(f"judge threshold {threshold} lies outside (0, 1].")
     kind, _, rest = spec.partition(":")
     if spec == "refusal":
-        return Judge(spec, refusal.score, threshold)
+        return Judge(spec, refusal.score, threshold, refusal.settled)
     if kind == "pattern" and rest:
-        return Judge(spec, _pattern(rest), threshold)
+        score = _pattern(rest)
+        return Judge(spec, score, threshold, None if _LOOKS_AHEAD.search(rest) else _once(score))
     if kind == "python" and rest.count(":") == 1:
-        return Judge(spec, _python(*rest.split(":")), threshold)
+        function = _python(*rest.split(":"))
+        return Judge(spec, function, threshold, getattr(function, "settled", None))
     raise JudgeError(
         f"judge {spec!r} is none of refusal, pattern:REGEX and python:MODULE:FUNCTION."
     )
@@ -51,6 +58,11 @@ def _pattern(expression: str) -> Callable[[Query, str], float]:
             f"judge pattern {expression!r} is no regular expression: {error}."
         ) from error
     return lambda query, text: float(compiled.search(text) is not None)
+
+
+def _once(score: Callable[[Query, str], float]) -> Callable[[Query, str], int | None]:
+    """1 once the expression is found: text that follows does not unmake a match."""
+    return lambda query, text: 1 if score(query, text) else None
 
 
 def _python(module: str, function: str) -> Callable[[Query, str], float]:

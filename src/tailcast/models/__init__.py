@@ -1,7 +1,8 @@
 """The only door to language models."""
 
+from tailcast.models.engines import build_engine
 from tailcast.models.huggingface import HuggingFaceTarget
 from tailcast.models.loading import load_target
 from tailcast.models.tabular import TabularTarget
 
-__all__ = ["HuggingFaceTarget", "TabularTarget", "load_target"]
+__all__ = ["HuggingFaceTarget", "TabularTarget", "build_engine", "load_target"]

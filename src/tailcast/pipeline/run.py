@@ -14,7 +14,7 @@ from tailcast.config import RunConfig
 from tailcast.data import load_queries, queries_digest
 from tailcast.errors import StoreError
 from tailcast.judges import build_judge
-from tailcast.models import load_target
+from tailcast.models import build_engine, load_target
 from tailcast.pipeline.select import Selection, select_proposals
 from tailcast.pipeline.shards import Bench, Draws, draw_stage, read_draws
 from tailcast.pipeline.steer import steering_of
@@ -22,19 +22,20 @@ from tailcast.progress import Progress
 from tailcast.proposals import Proposal
 from tailcast.stats import Estimate, importance_sampling, monte_carlo
 from tailcast.store import RunStore
-from tailcast.types import Judge, Query, SteeringVector, Target
+from tailcast.types import Engine, Judge, Query, SteeringVector, Target
 
 __all__ = ["Inputs", "run"]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Objects that stand in for what the config names: a loaded model, a judge, queries."""
+    """Objects that stand in for what the config names: a loaded model, a judge, queries ..."""
 
     target: Target | None = None
     judge: Judge | None = None
     queries: Sequence[Query] | None = None
     steering: SteeringVector | None = None
+    engine: Engine | None = None
 
 
 def run(
@@ -74,9 +75,11 @@ def run(
         facts |= {"model": target.fingerprint, "revision": getattr(target, "revision", "")}
         store.check(config.model_dump(mode="json"), facts)
         steering = inputs.steering or steering_of(config, target, store, progress)
-        bench = Bench(
-            store, target, judge, config.sampling_settings, config.seed, config.batch, steering
-        )
+        engine = inputs.engine or build_engine(
+            config.engine, config.model_settings, target.end_tokens,
+            served_name=config.engine_model, workers=config.batch,
+        )  # fmt: skip
+        bench = Bench(store, target, judge, config, steering, engine)
         return _measure(bench, queries, config, progress)
 
 
@@ -103,20 +106,24 @@ def _measure(
         for stage in stages:
             draws = read_draws(bench.store, stage, query.id)
             assert draws is not None
-            one = _estimate(query, stage, draws, config.level)
+            one = _estimate(query, stage, draws, config)
             estimates.append(_given_up(one) if selection.given_up else one)
     bench.store.write_lines("estimates.jsonl", [asdict(one) for one in estimates])
     bench.store.write_json("finished.json", _size(config))
     return estimates
 
 
-def _estimate(query: Query, stage: str, draws: Draws, level: float) -> Estimate:
+def _estimate(query: Query, stage: str, draws: Draws, config: RunConfig) -> Estimate:
     """The estimate of one query; completions that the judge failed on count on both sides."""
+    several = config.continuations if stage == "is" else 1
 
     def with_hits(hits: Any) -> Estimate:
-        if stage == "mc":
-            return monte_carlo(hits, level=level)
-        return importance_sampling(draws.log_weights, hits, level=level)
+        if stage == "mc" and config.roulette == 1.0:
+            return monte_carlo(hits, level=config.level)
+        one = importance_sampling(
+            draws.log_weights, hits, level=config.level, continuations=several
+        )
+        return one if stage == "is" else replace(one, method="mc-roulette")
 
     one = replace(with_hits(draws.hits), query_id=query.id, prompt=query.prompt, cost=draws.cost)
     failed = int(draws.failed.sum())

@@ -104,10 +104,10 @@ def _losses(bench: Bench, query: Query, draws: Draws, grid: ProposalGrid) -> NDA
         [bench.target.encode(query)] * len(completions),
         completions,
         grid.strengths,
-        bench.settings,
+        bench.config.sampling_settings,
         steering=bench.steering,
         tokens=max(grid.switches),
-        slots=bench.batch,
+        slots=bench.config.batch,
     )
     lengths = np.array([len(completion) for completion in completions])
     ratios = grid.log_ratios(logp, logs, lengths)

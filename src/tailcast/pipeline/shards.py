@@ -12,16 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tailcast.judges import judge_texts
+from tailcast.config import RunConfig
+from tailcast.judges import is_refusal, judge_texts
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
-from tailcast.sampling import DrawRequest, draw
+from tailcast.sampling import DrawRequest, Stops, draw, draw_with_engine
 from tailcast.store import RunStore
 from tailcast.types import (
+    Engine,
     Judge,
     Query,
     SampleBatch,
-    SamplingSettings,
     SteeringVector,
     Target,
     Verdicts,
@@ -43,10 +44,22 @@ class Bench:
     store: RunStore
     target: Target
     judge: Judge
-    settings: SamplingSettings
-    seed: int
-    batch: int
+    config: RunConfig
     steering: SteeringVector | None = None
+    engine: Engine | None = None
+
+    def stops(self, queries: Sequence[Query]) -> Stops:
+        """What ends completions of these queries early."""
+        by_id = {query.id: query for query in queries}
+
+        def settled(query_id: str, text: str) -> int | None:
+            try:
+                return self.judge.settled and self.judge.settled(by_id[query_id], text)
+            except Exception:  # the judge is asked again, and heard, about the whole text
+                return None
+
+        asks = self.config.settle and self.judge.settled is not None
+        return Stops(settled if asks else None, is_refusal, self.config.roulette)
 
 
 @dataclass(frozen=True)
@@ -75,10 +88,18 @@ class Draws:
 
     @property
     def cost(self) -> dict[str, int]:
-        """Token forwards of the draws, and distinct completions that were judged."""
+        """Token forwards of the draws, and distinct completions that the judge had to score."""
+        scored = [
+            {
+                text
+                for text, finish in zip(batch.texts, batch.finish, strict=True)
+                if finish not in ("settled", "roulette")
+            }
+            for batch in self.batches
+        ]
         return {
             "token_forwards": sum(batch.token_forwards for batch in self.batches),
-            "judge_calls": sum(len(set(batch.texts)) for batch in self.batches),
+            "judge_calls": sum(map(len, scored)),
         }
 
 
@@ -144,18 +165,36 @@ def _draw(
     bench: Bench, stage: str, block: Sequence[Query], shard: tuple[int, int], law: Law
 ) -> None:
     """Draw a range of every query of a block; keep what is not there yet."""
-    prompts = [(query.id, bench.target.encode(query)) for query in block]
-    requests = [
-        DrawRequest(id, prompt, law(id, number), number, f"{bench.seed}/{stage}/{id}/{number}")
-        for id, prompt in prompts
-        for number in range(*shard)
-    ]
-    batches = draw(
-        bench.target, requests, bench.settings, steering=bench.steering, slots=bench.batch
-    )
-    for batch in batches:
+    several = bench.config.continuations if stage == "is" else 1
+    requests = []
+    for query in block:
+        prompt, name = bench.target.encode(query), f"{bench.config.seed}/{stage}/{query.id}"
+        for number in range(*shard):
+            first = number // several
+            shared = f"{name}/prefix/{first}" if several > 1 else ""
+            proposal = law(query.id, first)
+            requests.append(
+                DrawRequest(query.id, prompt, proposal, number, f"{name}/{number}", shared)
+            )
+    for batch in _drawn(bench, block, requests):
         if shard not in bench.store.shards(stage, batch.query_id):
             bench.store.write_batch(stage, shard, batch)
+
+
+def _drawn(
+    bench: Bench, block: Sequence[Query], requests: Sequence[DrawRequest]
+) -> list[SampleBatch]:
+    """Draw requests by our loop, or with an engine past the switches."""
+    settings = bench.config.sampling_settings
+    if bench.engine is not None:
+        return draw_with_engine(
+            bench.target, requests, settings, bench.engine,
+            steering=bench.steering, slots=bench.config.batch,
+        )  # fmt: skip
+    return draw(
+        bench.target, requests, settings,
+        steering=bench.steering, slots=bench.config.batch, stops=bench.stops(block),
+    )  # fmt: skip
 
 
 def _judge(
@@ -164,7 +203,8 @@ def _judge(
     """Judge a shard, unless that was done."""
     if bench.store.has_verdicts(stage, query.id, shard):
         return
-    texts = bench.store.read_batch(stage, query.id, shard).texts
-    verdicts = judge_texts(bench.judge, query, texts)
+    batch = bench.store.read_batch(stage, query.id, shard)
+    ended = [finish == "roulette" for finish in batch.finish]
+    verdicts = judge_texts(bench.judge, query, batch.texts, ended=ended)
     bench.store.write_verdicts(stage, query.id, shard, verdicts)
-    progress.advance(len(texts), int(verdicts.hits.sum()))
+    progress.advance(len(batch), int(verdicts.hits.sum()))

@@ -1,7 +1,17 @@
 """Drawing completions from proposals, and scoring given ones."""
 
+from tailcast.sampling.continuations import draw_with_engine
 from tailcast.sampling.draw import DrawRequest, draw
 from tailcast.sampling.laws import inverse_cdf, target_law
 from tailcast.sampling.score import score
+from tailcast.sampling.stops import Stops
 
-__all__ = ["DrawRequest", "draw", "inverse_cdf", "score", "target_law"]
+__all__ = [
+    "DrawRequest",
+    "Stops",
+    "draw",
+    "draw_with_engine",
+    "inverse_cdf",
+    "score",
+    "target_law",
+]

@@ -7,6 +7,7 @@ the draw's own seed, so that a draw is the same whatever it shares a batch with,
 the rounding of the batch's shape; the schedule depends on the list of requests alone.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -26,6 +27,7 @@ from tailcast.sampling.laws import (
     target_law,
 )
 from tailcast.sampling.prefixes import Prefix, PrefixTree, batched, check_laws
+from tailcast.sampling.stops import Stops
 from tailcast.types import SampleBatch, SamplingSettings, SteeringVector, Target
 
 __all__ = ["DrawRequest", "draw", "draw_generator"]
@@ -41,6 +43,8 @@ class DrawRequest:
         proposal: The law to draw from.
         index: Number of the draw within (query, stage).
         seed: Name of the draw's random numbers: equal names give equal numbers.
+        prefix_seed: Name of those up to the switch, if they are another's: draws of equal
+            prefix and other seeds are continuations of one prefix.
     """
 
     query_id: str
@@ -48,6 +52,7 @@ class DrawRequest:
     proposal: Proposal
     index: int
     seed: str
+    prefix_seed: str = ""
 
 
 def draw_generator(seed: str) -> np.random.Generator:
@@ -63,6 +68,7 @@ def draw(
     *,
     steering: SteeringVector | None = None,
     slots: int = 128,
+    stops: Stops | None = None,
 ) -> list[SampleBatch]:
     """Draw completions, of any queries under any proposals, in one batch.
 
@@ -72,6 +78,7 @@ def draw(
         settings: Temperature, truncation and length limit, part of what p is.
         steering: The steering operator; needed unless every proposal is the target.
         slots: Rows of the batch, each one prefix under one strength.
+        stops: What ends completions before the model does.
 
     Returns:
         One batch for each query, in order of first request; rows in order of request.
@@ -85,7 +92,7 @@ def draw(
     for request in requests:
         _check_request(request, settings, steering)
     stream = target.stream(steering, slots=slots, max_new_tokens=settings.max_new_tokens)
-    loop = _Loop(settings, target.end_tokens, PrefixTree(stream, slots))
+    loop = _Loop(target, settings, PrefixTree(stream, slots), stops or Stops())
     with torch.no_grad():
         rows = loop.run(requests)
     return _collect(target, rows, settings.max_new_tokens, loop.tree.forwards)
@@ -120,6 +127,7 @@ class _Row:
     logp: list[float] = field(default_factory=list)
     logs: list[float] = field(default_factory=list)
     finish: str = ""
+    log_roulette: float = 0.0
 
     @property
     def prefixes(self) -> tuple[Prefix, ...]:
@@ -142,33 +150,79 @@ class _Row:
             return
         self.plain = self.plain.then(token)
         if self.steered is not None:
-            before = len(self.tokens) < self.request.proposal.switch
-            self.steered = self.steered.then(token) if before else None
+            self.steered = None if self.switched else self.steered.then(token)
+
+    @property
+    def switched(self) -> bool:
+        """Whether the next token is the target's alone."""
+        return len(self.tokens) >= self.request.proposal.steered_tokens
+
+    def play(self, rate: float) -> None:
+        """Roulette, once for each draw."""
+        if self.log_roulette == 0.0:
+            lives = self.uniforms[-1] < rate
+            self.log_roulette = -math.log(rate) if lives else -math.inf
+            self.finish = "" if lives else "roulette"
+
+
+_NOWHERE = Prefix("", (), 0.0, -1)
 
 
 class _Loop:
     """All draws, step after step."""
 
-    def __init__(self, settings: SamplingSettings, ends: frozenset[int], tree: PrefixTree) -> None:
+    def __init__(
+        self, target: Target, settings: SamplingSettings, tree: PrefixTree, stops: Stops
+    ) -> None:
+        self.target = target
         self.settings = settings
-        self.ends = ends
         self.tree = tree
+        self.stops = stops
 
     def run(self, requests: Sequence[DrawRequest]) -> list[_Row]:
         rows = [self._row(request) for request in requests]
-        open_rows = rows
+        open_rows = self._end_early(rows) if self.stops.at_switch else rows
         while open_rows:
             served, logits = self.tree.step([row.prefixes for row in open_rows])
-            self._draw_tokens([open_rows[index] for index in served], logits)
+            drawn = [open_rows[index] for index in served]
+            self._draw_tokens(drawn, logits)
+            self._end_early(drawn)
+            for row in drawn:
+                if row.finish:
+                    row.plain, row.steered = _NOWHERE, None  # lets go of the saved states
             open_rows = [row for row in open_rows if not row.finish]
         return rows
 
     def _row(self, request: DrawRequest) -> _Row:
-        uniforms = draw_generator(request.seed).random(self.settings.max_new_tokens)
+        numbers = self.settings.max_new_tokens + 1  # the last one is for roulette
+        uniforms = draw_generator(request.seed).random(numbers)
+        if request.prefix_seed:
+            shared = draw_generator(request.prefix_seed).random(numbers)
+            switch = request.proposal.steered_tokens
+            uniforms[:switch] = shared[:switch]
         where = request.query_id, request.prompt
         twin = not request.proposal.is_target
         steered = self.tree.root(*where, request.proposal.strength) if twin else None
         return _Row(request, uniforms, self.tree.root(*where, 0.0), steered)
+
+    def _end_early(self, rows: Sequence[_Row]) -> list[_Row]:
+        """End the rows that need no more tokens; a text that rows share is read once."""
+        signs: dict[Prefix, tuple[bool, bool]] = {}
+        for row in rows:
+            if row.finish:
+                continue
+            if self.stops.at_switch and row.switched:
+                row.finish = "switch"
+            elif self.stops.read_text:
+                if row.plain not in signs:
+                    text = self.target.decode(row.tokens)
+                    signs[row.plain] = self.stops.signs(row.request.query_id, text)
+                settled, refused = signs[row.plain]
+                if settled:
+                    row.finish = "settled"
+                elif refused:
+                    row.play(self.stops.rate)
+        return [row for row in rows if not row.finish]
 
     def _draw_tokens(self, rows: Sequence[_Row], logits: Tensor) -> None:
         """One token for every row; a law that rows share is computed once."""
@@ -199,7 +253,7 @@ class _Loop:
         logp, logs = target[at, tokens].tolist(), steered[at, tokens].tolist()
         for row, token, p, s in zip(rows, tokens, logp, logs, strict=True):
             full = len(row.tokens) + 1 == self.settings.max_new_tokens
-            row.advance(token, p, s, "stop" if token in self.ends else "length" * full)
+            row.advance(token, p, s, "stop" if token in self.target.end_tokens else "length" * full)
 
 
 def _collect(
@@ -235,4 +289,5 @@ def _batch(
         texts=tuple(target.decode(row.tokens) for row in rows),
         finish=tuple(row.finish for row in rows),
         token_forwards=forwards,
+        log_roulette=np.array([row.log_roulette for row in rows]),
     )

@@ -81,8 +81,11 @@ def pareto_khat(log_weights: NDArray[np.floating]) -> float | None:
         return None
     from arviz_stats.base.array import array_stats
 
-    with np.errstate(all="ignore"):  # a tail of equal weights has no shape
-        _, khat = array_stats.psislw(-np.asarray(log_weights, dtype=float), r_eff=1.0)
+    with np.errstate(all="ignore"):
+        try:
+            _, khat = array_stats.psislw(-np.asarray(log_weights, dtype=float), r_eff=1.0)
+        except ValueError:  # a tail of equal weights has no shape
+            return None
     return float(khat) if np.isfinite(khat) else None
 
 

@@ -18,7 +18,7 @@ class Estimate:
     Attributes:
         query_id: Which query.
         prompt: Its last user message, for reading.
-        method: "mc" or "is".
+        method: "mc", "is", or "mc-roulette": plain sampling that follows up few refusals.
         p: Unbiased estimate of QRISK; None when there was no hit, because zero is not an
             answer: read ``ci_high`` then.
         stderr: Standard error of p; None without hits.
@@ -101,7 +101,11 @@ def monte_carlo(hits: NDArray[np.bool_], *, level: float = 0.95) -> Estimate:
 
 
 def importance_sampling(
-    log_weights: NDArray[np.floating], hits: NDArray[np.bool_], *, level: float = 0.95
+    log_weights: NDArray[np.floating],
+    hits: NDArray[np.bool_],
+    *,
+    level: float = 0.95,
+    continuations: int = 1,
 ) -> Estimate:
     """The paper's estimator (1/n) sum_i w_i h_i over draws of a proposal (method.md section 3).
 
@@ -113,7 +117,13 @@ def importance_sampling(
         hits: h of each draw, [n].
         level: Nominal coverage; what the interval assumes is said at
             :func:`tailcast.stats.weighted_hits_interval`.
+        continuations: So many consecutive draws continue one prefix. They are no independent
+            draws: standard error, interval and diagnostics take each prefix as one draw whose
+            value is the mean of its continuations (method.md section 5).
     """
+    if continuations > 1:
+        prefixes = importance_sampling(*_by_prefix(log_weights, hits, continuations), level=level)
+        return replace(prefixes, n=len(hits), n_hits=int(np.count_nonzero(hits)))
     n = len(hits)
     found = diagnose(log_weights, hits)
     weighted = np.where(hits, np.exp(log_weights), 0.0)
@@ -143,3 +153,16 @@ def importance_sampling(
         verdict=found.verdict,
         reasons=reasons,
     )
+
+
+def _by_prefix(
+    log_weights: NDArray[np.floating], hits: NDArray[np.bool_], continuations: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Log of each prefix's mean w*h (its w where no continuation hit), and whether one did."""
+    weights = log_weights.reshape(-1, continuations)
+    weighted = np.where(hits.reshape(-1, continuations), weights, -np.inf)
+    hit = np.asarray(hits.reshape(-1, continuations).any(axis=1))
+    with np.errstate(divide="ignore"):
+        mean = np.logaddexp.reduce(weighted, axis=1) - np.log(continuations)
+        plain = np.logaddexp.reduce(weights, axis=1) - np.log(continuations)
+    return np.asarray(np.where(hit, mean, plain)), hit

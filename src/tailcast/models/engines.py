@@ -1,0 +1,193 @@
+"""Engines that sample from the target past the switch: vLLM in process, or a server.
+
+They must run the same weights; tailcast gives them token ids, temperature and truncation,
+and takes back tokens or text. Their own rounding is the one difference to the loop here.
+"""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from tailcast.errors import ConfigError, MissingExtra, ModelError
+from tailcast.types import Continuation, Engine, ModelSettings, SamplingSettings
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["ServerEngine", "VllmEngine", "build_engine"]
+
+_TRIES = 4
+_TIMEOUT = 600.0  # seconds
+
+
+def build_engine(
+    spec: str, model: ModelSettings, ends: frozenset[int], *, served_name: str | None, workers: int
+) -> Engine | None:
+    """The engine of a specification; None for our own loop.
+
+    Args:
+        spec: "own", "vllm" or the address of a server, http://HOST:PORT.
+        model: The target's settings; vLLM loads the same.
+        ends: The target's end tokens.
+        served_name: Name of the model at the server; its only one if None.
+        workers: Requests under way at one time.
+
+    Raises:
+        ConfigError: If the specification is none of these.
+    """
+    if spec == "own":
+        return None
+    if spec == "vllm":
+        return VllmEngine(model, ends)
+    if spec.startswith(("http://", "https://")):
+        return ServerEngine(spec, ends, served_name=served_name, workers=workers)
+    raise ConfigError(f"engine {spec!r} is none of own, vllm and an http:// address.")
+
+
+class ServerEngine:
+    """An OpenAI-compatible server whose /v1/completions takes token ids (vLLM, SGLang ...).
+
+    Args:
+        address: For example http://localhost:8000.
+        ends: The target's end tokens.
+        served_name: Name of the model there; the only one it lists if None.
+        workers: Requests under way at one time.
+
+    Raises:
+        ModelError: If the server does not answer, or does not serve that model.
+    """
+
+    def __init__(
+        self, address: str, ends: frozenset[int], *, served_name: str | None = None,
+        workers: int = 64,
+    ) -> None:  # fmt: skip
+        import httpx
+
+        self.address = address.rstrip("/").removesuffix("/v1")
+        self.ends = sorted(ends)
+        self.workers = workers
+        limits = httpx.Limits(max_connections=workers)
+        self.client = httpx.Client(timeout=_TIMEOUT, limits=limits)
+        served = [one["id"] for one in self._ask("GET", "/v1/models")["data"]]
+        if served_name is None and len(served) != 1:
+            raise ModelError(
+                f"the server at {self.address} serves {len(served)} models "
+                f"({', '.join(served)}): name one with --engine-model."
+            )
+        if served_name is not None and served_name not in served:
+            raise ModelError(
+                f"the server at {self.address} does not serve {served_name!r}: "
+                f"it has {', '.join(served)}."
+            )
+        self.model = served_name or served[0]
+
+    def sample(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        settings: SamplingSettings,
+        *,
+        limits: Sequence[int],
+        seeds: Sequence[int],
+    ) -> list[Continuation]:
+        """One request for each prompt: one seed for several would give them equal numbers."""
+        truncation = {"top_p": settings.top_p} | (
+            {"top_k": settings.top_k} if settings.top_k else {}
+        )
+
+        def one(prompt: tuple[int, ...], limit: int, seed: int) -> Continuation:
+            body = {
+                "model": self.model, "prompt": list(prompt), "max_tokens": limit, "seed": seed,
+                "temperature": settings.temperature, "stop_token_ids": self.ends,
+                "return_token_ids": True, **truncation,
+            }  # fmt: skip
+            answer = self._ask("POST", "/v1/completions", body)
+            choice = answer["choices"][0]
+            tokens = tuple(choice.get("token_ids") or ())
+            length = answer.get("usage", {}).get("completion_tokens", len(tokens))
+            return Continuation(tokens, choice["text"], choice["finish_reason"], length)
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(one, prompts, limits, seeds))
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """JSON of an answer; a server that is busy or away is asked again a few times."""
+        import httpx
+
+        for attempt in range(_TRIES):
+            try:
+                answer = self.client.request(method, self.address + path, json=body)
+                if answer.status_code != 429 and answer.status_code < 500:
+                    break
+                problem = f"status {answer.status_code}"
+            except httpx.HTTPError as error:
+                problem = str(error) or type(error).__name__
+            time.sleep(0.2 * 4**attempt * (attempt + 1 < _TRIES))
+        else:
+            raise ModelError(
+                f"the server at {self.address}{path} does not answer ({problem}): start it, or "
+                "check --engine; what was drawn before is kept."
+            )
+        return self._read(answer, path)
+
+    def _read(self, answer: "httpx.Response", path: str) -> Any:
+        if answer.status_code >= 400:
+            raise ModelError(
+                f"the server at {self.address}{path} refused (status {answer.status_code}): "
+                f"{answer.text[:200]}"
+            )
+        return answer.json()
+
+
+class VllmEngine:
+    """vLLM in this process, on the same weights as the target.
+
+    Args:
+        settings: The target's; a directory or hub id without adapter.
+        ends: The target's end tokens.
+
+    Raises:
+        MissingExtra: If vLLM is not installed.
+        ModelError: If vLLM cannot load such a model.
+    """
+
+    def __init__(self, settings: ModelSettings, ends: frozenset[int]) -> None:
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise MissingExtra("vllm", "vllm", "engine vllm") from error
+        if settings.adapter or settings.model == "embedded" or settings.model.endswith(".gguf"):
+            raise ModelError(
+                "engine vllm takes a model directory or a hub id: merge the adapter and save the "
+                "model with save_pretrained, or use the own engine."
+            )
+        self.ends = sorted(ends)
+        self.llm = LLM(
+            settings.model, revision=settings.revision, enable_prefix_caching=True,
+            dtype=settings.dtype, trust_remote_code=settings.trust_remote_code,
+        )  # fmt: skip
+
+    def sample(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        settings: SamplingSettings,
+        *,
+        limits: Sequence[int],
+        seeds: Sequence[int],
+    ) -> list[Continuation]:
+        """All prompts in one call; vLLM schedules them."""
+        from vllm import SamplingParams
+
+        params = [
+            SamplingParams(
+                temperature=settings.temperature, top_p=settings.top_p, top_k=settings.top_k,
+                max_tokens=limit, seed=seed, stop_token_ids=self.ends, detokenize=False,
+            )
+            for limit, seed in zip(limits, seeds, strict=True)
+        ]  # fmt: skip
+        given = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        found = [one.outputs[0] for one in self.llm.generate(given, params, use_tqdm=False)]
+        return [
+            Continuation(tuple(one.token_ids), None, one.finish_reason, len(one.token_ids))
+            for one in found
+        ]

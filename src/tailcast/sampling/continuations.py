@@ -1,0 +1,93 @@
+"""Weighted prefixes by our loop, the rest of each completion by another engine.
+
+The weight of a draw depends on its first ``switch`` tokens alone; what follows is plain
+sampling from the target, which any engine may do that runs the same weights at the same
+temperature and truncation (method.md section 5).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+import numpy as np
+
+from tailcast.sampling.draw import DrawRequest, draw
+from tailcast.sampling.stops import Stops
+from tailcast.types import (
+    Continuation,
+    Engine,
+    SampleBatch,
+    SamplingSettings,
+    SteeringVector,
+    Target,
+)
+
+__all__ = ["draw_with_engine"]
+
+
+def draw_with_engine(
+    target: Target,
+    requests: Sequence[DrawRequest],
+    settings: SamplingSettings,
+    engine: Engine,
+    *,
+    steering: SteeringVector | None = None,
+    slots: int = 128,
+) -> list[SampleBatch]:
+    """As :func:`tailcast.sampling.draw`, with an engine that samples past every switch.
+
+    Draws of the target itself have no prefix: the engine samples all of them.
+    """
+    prefixes = draw(
+        target, requests, settings, steering=steering, slots=slots, stops=Stops(at_switch=True)
+    )
+    prompts = {request.query_id: request.prompt for request in requests}
+    seeds = {(request.query_id, request.index): request.seed for request in requests}
+    open_rows = [
+        (batch, row)
+        for batch in prefixes
+        for row, finish in enumerate(batch.finish)
+        if finish == "switch"
+    ]
+    found = engine.sample(
+        [prompts[batch.query_id] + _tokens(batch, row) for batch, row in open_rows],
+        settings,
+        limits=[settings.max_new_tokens - int(batch.lengths[row]) for batch, row in open_rows],
+        seeds=[_seed(seeds[batch.query_id, int(batch.draws[row])]) for batch, row in open_rows],
+    )
+    by_query: dict[str, dict[int, Continuation]] = {}
+    for (batch, row), one in zip(open_rows, found, strict=True):
+        by_query.setdefault(batch.query_id, {})[row] = one
+    return [_continued(target, batch, by_query.get(batch.query_id, {})) for batch in prefixes]
+
+
+def _tokens(batch: SampleBatch, row: int) -> tuple[int, ...]:
+    return tuple(batch.tokens[row, : batch.lengths[row]].tolist())
+
+
+def _seed(name: str) -> int:
+    """A number for engines that take no names."""
+    return int.from_bytes(sha256(f"{name}/engine".encode()).digest()[:4], "little") >> 1
+
+
+def _continued(target: Target, batch: SampleBatch, rest: dict[int, Continuation]) -> SampleBatch:
+    """The batch with its open rows continued; their log-probabilities stay those of the prefix."""
+    tokens, lengths = batch.tokens.copy(), batch.lengths.copy()
+    texts, finish = list(batch.texts), list(batch.finish)
+    for row, one in rest.items():
+        end = int(lengths[row]) + len(one.tokens)
+        tokens[row, lengths[row] : end] = one.tokens
+        lengths[row] = end
+        finish[row] = one.finish
+        if one.text is None or one.tokens:
+            texts[row] = target.decode(tokens[row, :end].tolist())
+        else:
+            texts[row] += one.text
+    return replace(
+        batch,
+        tokens=tokens,
+        lengths=np.asarray(lengths),
+        texts=tuple(texts),
+        finish=tuple(finish),
+        token_forwards=batch.token_forwards + sum(one.length for one in rest.values()),
+    )
