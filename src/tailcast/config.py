@@ -39,7 +39,12 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
     monte_carlo: int = Field(0, ge=0, description="Also so many plain draws, for comparison.")
     seed: int = Field(0, ge=0, description="Names all random numbers of the run.")
     level: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
-    batch: int = Field(128, ge=2, description="Rows of a forward pass; 2 for each steered draw.")
+    batch: int | None = Field(
+        None, ge=2, description="Rows of a forward pass; as many as memory holds if not given."
+    )
+    memory: float | None = Field(
+        None, gt=0, description="GiB that those rows may take; half of what is free if not given."
+    )
     settle: bool = Field(
         True, description="End a completion once no way to go on changes the judge's verdict."
     )

@@ -34,7 +34,7 @@ from tailcast.types import SampleBatch, Verdicts
 __all__ = ["RunStore"]
 
 GROWING = ("samples", "monte_carlo")
-FREE = ("out", "engine", "engine_model", "engine_seeds")
+FREE = ("out", "memory", "engine", "engine_model", "engine_seeds")
 
 
 class RunStore:
@@ -91,6 +91,16 @@ class RunStore:
             raise StoreError(f"{self.path} is not empty and no run directory: use another --out.")
         manifest = {"format": 1, **(old or {"versions": _versions()})}
         self.write_json("manifest.json", {**manifest, "config": config, "facts": facts})
+
+    def fact(self, name: str) -> str | None:
+        """A fact that the manifest keeps."""
+        found = (self.read_json("manifest.json") or {}).get("facts", {}).get(name)
+        return None if found is None else str(found)
+
+    def note(self, kind: str, message: str) -> None:
+        """Add a line to the manifest's list of a kind."""
+        manifest = self.read_json("manifest.json") or {}
+        self.write_json("manifest.json", {**manifest, kind: [*manifest.get(kind, []), message]})
 
     def _compare(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         for name in sorted({*old, *new} - {*FREE}):

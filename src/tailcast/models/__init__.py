@@ -3,6 +3,14 @@
 from tailcast.models.engines import build_engine
 from tailcast.models.huggingface import HuggingFaceTarget
 from tailcast.models.loading import load_target
+from tailcast.models.memory import is_out_of_memory, planned_rows
 from tailcast.models.tabular import TabularTarget
 
-__all__ = ["HuggingFaceTarget", "TabularTarget", "build_engine", "load_target"]
+__all__ = [
+    "HuggingFaceTarget",
+    "TabularTarget",
+    "build_engine",
+    "is_out_of_memory",
+    "load_target",
+    "planned_rows",
+]

@@ -196,6 +196,15 @@ class HuggingFaceTarget:
         logits: Tensor = output.logits[:, -1]
         return logits.cpu() if logits.device.type == "mps" else logits  # it has no float64
 
+    def slot_bytes(self, max_new_tokens: int) -> int:
+        """Memory of one row: keys and values of its own tokens, its logits, its activations."""
+        cache = self.plain_pass((0,))
+        kept = [*cache.keys.values(), *cache.values.values()]
+        a_token = sum(part.numel() * part.element_size() for part in kept)
+        laws = 1 if self.like.device.type == "cpu" else 8  # CPUs make few laws at a time
+        wide = laws * self.config.vocab_size + 32 * self.width
+        return int(max_new_tokens * a_token + wide * self.like.element_size())
+
     def check_length(self, prompt: Sequence[int], max_new_tokens: int) -> None:
         """Refuse prompts that leave no room for the response.
 

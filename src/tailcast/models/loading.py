@@ -1,6 +1,7 @@
 """From a directory, hub id or gguf file, and perhaps an adapter, to a target."""
 
 import importlib
+import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tailcast.errors import ModelError
+from tailcast.errors import MissingExtra, ModelError
 from tailcast.models.huggingface import HuggingFaceTarget
 from tailcast.types import ModelSettings
 
@@ -29,6 +30,8 @@ def load_target(settings: ModelSettings) -> HuggingFaceTarget:
     place, options = _where(settings)
     device, _ = _device(settings.device), _dtype(settings.dtype)
     transformers = importlib.import_module("transformers")
+    if settings.bits:
+        options |= _quantised(settings, device, transformers)
     with _sentences(f"model {settings.model!r} cannot be loaded"), _quiet(transformers):
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
         model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -41,9 +44,11 @@ def load_target(settings: ModelSettings) -> HuggingFaceTarget:
     if settings.adapter:
         with _quiet(transformers):
             model = _with_adapter(model, settings.adapter)
-    dtype = _dtype(settings.dtype) or _auto_dtype(stored, device)
+    if not settings.bits:
+        dtype = _dtype(settings.dtype) or _auto_dtype(stored, device)
+        model = _arranged(_cast(model, dtype).to(device))
     return HuggingFaceTarget(
-        _arranged(_cast(model, dtype).to(device)),
+        model,
         tokenizer,
         system_prompt=settings.system_prompt,
         plain_prompt=settings.plain_prompt,
@@ -74,6 +79,24 @@ def _where(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
             "form owner/name: check the path."
         )
     return settings.model, options
+
+
+def _quantised(settings: ModelSettings, device: torch.device, transformers: Any) -> dict[str, Any]:
+    """Loading options for weights in four bits; products run in bfloat16."""
+    if settings.bits != 4:
+        raise ModelError(
+            f"bits {settings.bits} cannot be used: LLM.int8 rounds a row by what else is in its "
+            "batch, so that the target is no fixed law; use bits 4."
+        )
+    if settings.adapter or settings.model.endswith(".gguf"):
+        raise ModelError(
+            "bits 4 takes a model directory or a hub id without adapter: merge the adapter and "
+            "save the model first, or leave bits out."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtra("bitsandbytes", "bits", "bits 4")
+    how = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    return {"quantization_config": how, "device_map": {"": device}}
 
 
 def _forget_quantisation(model: Any) -> None:

@@ -14,9 +14,9 @@ from tailcast.config import RunConfig
 from tailcast.data import load_queries, queries_digest
 from tailcast.errors import StoreError
 from tailcast.judges import build_judge
-from tailcast.models import build_engine, load_target
+from tailcast.models import build_engine, load_target, planned_rows
 from tailcast.pipeline.select import Selection, select_proposals
-from tailcast.pipeline.shards import Bench, Draws, draw_stage, read_draws
+from tailcast.pipeline.shards import Bench, Draws, Rows, draw_stage, read_draws
 from tailcast.pipeline.steer import steering_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
@@ -72,14 +72,18 @@ def run(
             progress.say(f"{store.path} is finished: nothing to do.")
             return [_record(row) for row in store.read_lines("estimates.jsonl")]
         target = inputs.target or load_target(config.model_settings)
-        facts |= {"model": target.fingerprint, "revision": getattr(target, "revision", "")}
+        rows = config.batch or int(
+            store.fact("rows") or planned_rows(target, config.max_new_tokens, config.memory)
+        )
+        revision = getattr(target, "revision", "")
+        facts |= {"model": target.fingerprint, "revision": revision, "rows": str(rows)}
         store.check(config.model_dump(mode="json"), facts)
         steering = inputs.steering or steering_of(config, target, store, progress)
         engine = inputs.engine or build_engine(
             config.engine, config.model_settings, target.end_tokens,
-            served_name=config.engine_model, seeded=config.engine_seeds, workers=config.batch,
+            served_name=config.engine_model, seeded=config.engine_seeds, workers=rows,
         )  # fmt: skip
-        bench = Bench(store, target, judge, config, steering, engine)
+        bench = Bench(store, target, judge, config, Rows(rows), steering, engine)
         return _measure(bench, queries, config, progress)
 
 

@@ -107,7 +107,7 @@ def _losses(bench: Bench, query: Query, draws: Draws, grid: ProposalGrid) -> NDA
         bench.config.sampling_settings,
         steering=bench.steering,
         tokens=max(grid.switches),
-        slots=bench.config.batch,
+        slots=bench.rows.number,
     )
     lengths = np.array([len(completion) for completion in completions])
     ratios = grid.log_ratios(logp, logs, lengths)

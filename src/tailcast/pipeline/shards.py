@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailcast.config import RunConfig
+from tailcast.errors import ModelError
 from tailcast.judges import is_refusal, judge_texts
+from tailcast.models import is_out_of_memory
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
 from tailcast.sampling import DrawRequest, Stops, draw, draw_with_engine
@@ -28,13 +30,20 @@ from tailcast.types import (
     Verdicts,
 )
 
-__all__ = ["BLOCK_QUERIES", "SHARD_DRAWS", "Bench", "Draws", "draw_stage", "read_draws"]
+__all__ = ["BLOCK_QUERIES", "SHARD_DRAWS", "Bench", "Draws", "Rows", "draw_stage", "read_draws"]
 
 BLOCK_QUERIES = 8
 SHARD_DRAWS = 1024
 
 Law = Callable[[str, int], Proposal]
 """The proposal of a draw, from its query's id and its number."""
+
+
+@dataclass
+class Rows:
+    """Rows of a forward pass: planned, and halved when memory runs out."""
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Bench:
     target: Target
     judge: Judge
     config: RunConfig
+    rows: Rows
     steering: SteeringVector | None = None
     engine: Engine | None = None
 
@@ -176,7 +186,8 @@ def _draw(
             requests.append(
                 DrawRequest(query.id, prompt, proposal, number, f"{name}/{number}", shared)
             )
-    for batch in _drawn(bench, block, requests):
+    name = f"{stage} of {block[0].id} to {block[-1].id}, draws {shard[0]} to {shard[1] - 1},"
+    for batch in _drawn_in_memory(bench, block, requests, name):
         if shard not in bench.store.shards(stage, batch.query_id):
             bench.store.write_batch(stage, shard, batch)
 
@@ -185,16 +196,40 @@ def _drawn(
     bench: Bench, block: Sequence[Query], requests: Sequence[DrawRequest]
 ) -> list[SampleBatch]:
     """Draw requests by our loop, or with an engine past the switches."""
-    settings = bench.config.sampling_settings
+    settings, vector, rows = bench.config.sampling_settings, bench.steering, bench.rows.number
     if bench.engine is not None:
         return draw_with_engine(
-            bench.target, requests, settings, bench.engine,
-            steering=bench.steering, slots=bench.config.batch,
-        )  # fmt: skip
-    return draw(
-        bench.target, requests, settings,
-        steering=bench.steering, slots=bench.config.batch, stops=bench.stops(block),
-    )  # fmt: skip
+            bench.target, requests, settings, bench.engine, steering=vector, slots=rows
+        )
+    stops = bench.stops(block)
+    return draw(bench.target, requests, settings, steering=vector, slots=rows, stops=stops)
+
+
+def _drawn_in_memory(
+    bench: Bench, block: Sequence[Query], requests: Sequence[DrawRequest], name: str
+) -> list[SampleBatch]:
+    """As :func:`_drawn`; when memory runs out, with half as many rows from here on.
+
+    The law of the draws is the same, their bytes may not be: the manifest says which.
+    """
+    before = bench.rows.number
+    while True:
+        try:
+            batches = _drawn(bench, block, requests)
+            break
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0]
+        if bench.rows.number < 4:
+            raise ModelError(
+                f"memory ran out with {bench.rows.number} rows in a batch ({reason}): lower "
+                "max_new_tokens, or load the model with --bits 4 or on a larger device."
+            )
+        bench.rows.number //= 2
+    if bench.rows.number < before:
+        bench.store.note("out_of_memory", f"{name} was drawn with {bench.rows.number} rows")
+    return batches
 
 
 def _judge(
