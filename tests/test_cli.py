@@ -250,3 +250,25 @@ def test_python_api_gives_frames(model):
     )  # fmt: skip
     assert len(found) == 2 and found.to_pandas().shape[0] == found.to_polars().shape[0] == 2
     assert found.to_pandas()["p"].between(0, 1).all()
+
+
+def test_a_plan_bounds_what_the_run_then_takes(capsys, tmp_path, model, files):
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'model = "{model}"\nqueries = "{files / "q.jsonl"}"\njudge = "{PATTERN}"\n'
+        f'steering = "{files / "v.safetensors"}"\nproposal = "0.5,2,0.2"\nsamples = 200\n'
+        "monte_carlo = 100\nmax_new_tokens = 4\n"
+    )
+    code, out, err = call(capsys, "plan", config, "--json")
+    assert code == 0, err
+    plan = json.loads(out)
+    stages = {stage["name"]: stage for stage in plan["stages"]}
+    assert {name: stage["draws"] for name, stage in stages.items()} == {"is": 400, "mc": 200}
+    assert stages["is"]["token_forwards"] == 400 * (4 + 2) and plan["hours"] > 0
+    code, out, err = call(capsys, "run", config, "--json", "--quiet")
+    assert code == 0, err
+    costs = [json.loads(line) for line in out.splitlines()]
+    taken = sum(row["cost"]["token_forwards"] for row in costs if row["method"] == "is")
+    assert 0 < taken <= stages["is"]["token_forwards"]
+    code, out, err = call(capsys, "plan", config, "--device", "a100")
+    assert code == 0 and "a100 on paper" in " ".join(out.split())

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import BaseModel, Field, create_model
 
-from tailcast.cli.view import console, progress_view, show_estimates
+from tailcast.cli.view import console, progress_view, show_estimates, show_plan
 from tailcast.config import RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, StoreError, TailcastError
 from tailcast.store import RunStore
@@ -104,6 +104,25 @@ def steer(
     )
     for vector in vectors:
         print(f"{out}  {vector.operator} at layer {vector.layer}, norm {vector.norm:.4g}")
+
+
+@app.command
+def plan(
+    config: Path, /, *, flags: RunFlags = None, preset: Preset = None, json: Json = False
+) -> None:
+    """Say what a run would cost before it is begun, from a ten-second trial on this machine.
+
+    With --device a100, h100 or h200 it is reckoned from the data sheet of that device, and
+    nothing is measured.
+
+    Args:
+        config: TOML file as for run, with the fields below; each is also a flag, which wins.
+    """
+    from tailcast.pipeline.plan import plan as plan_run
+
+    values = {**read_toml(config), **_given(flags)}
+    checked = make_config(values, preset=preset, place=str(config))
+    show_plan(plan_run(checked), as_json=json)
 
 
 @app.command

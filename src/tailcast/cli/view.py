@@ -21,9 +21,14 @@ from rich.table import Table
 
 from tailcast.progress import Progress
 
-__all__ = ["console", "progress_view", "show_estimates"]
+__all__ = ["console", "progress_view", "show_estimates", "show_plan"]
 
-_STAGES = {"mc": "plain sampling", "is": "importance sampling", "pilot": "pilot"}
+_STAGES = {
+    "mc": "plain sampling",
+    "is": "importance sampling",
+    "pilot": "pilot",
+    "scoring": "scoring of its hits",
+}
 _STYLES = {"ok": "green", "weak": "yellow", "unreliable": "red"}
 
 
@@ -78,6 +83,38 @@ class _Bars(Progress):
 
     def say(self, message: str) -> None:
         self.screen.print(message, highlight=False, markup=False)
+
+
+def show_plan(plan: Any, *, as_json: bool) -> None:
+    """Print what a run would cost as a table, or as one JSON object."""
+    if as_json:
+        print(json.dumps(plan.record()))
+        return
+    screen = Console(width=None if Console().is_terminal else 120)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("stage", "draws", "token forwards", "judge calls", "time"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for one in plan.stages:
+        table.add_row(
+            _STAGES.get(one.name, one.name), f"{one.draws:,}", f"{one.token_forwards:,}",
+            f"{one.judge_calls:,}", _time(one.hours),
+        )  # fmt: skip
+    screen.print(table)
+    screen.print(
+        f"At most {_time(plan.hours)} in all, at {plan.rate:,.0f} token forwards a second "
+        f"({plan.where}, {plan.rows} rows)."
+    )
+    screen.print(
+        f"Memory: weights {plan.weights_gib:.2f} GiB, rows {plan.rows_gib:.2f} GiB.\n"
+        "Steered draws are counted up to the length limit; fitting a vector is not counted."
+    )
+
+
+def _time(hours: float) -> str:
+    """Hours in the unit that reads best."""
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.1f} s"
 
 
 def show_estimates(rows: list[dict[str, Any]], path: Path, *, as_json: bool) -> None:

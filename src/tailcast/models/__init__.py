@@ -2,7 +2,7 @@
 
 from tailcast.models.engines import build_engine
 from tailcast.models.huggingface import HuggingFaceTarget
-from tailcast.models.loading import load_target
+from tailcast.models.loading import load_target, shape_of
 from tailcast.models.memory import is_out_of_memory, planned_rows
 from tailcast.models.tabular import TabularTarget
 
@@ -13,4 +13,5 @@ __all__ = [
     "is_out_of_memory",
     "load_target",
     "planned_rows",
+    "shape_of",
 ]

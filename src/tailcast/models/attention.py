@@ -224,8 +224,11 @@ class SlotCache:
             self.keys[layer] = key.new_zeros((self.slots, key.shape[1], self.length, key.shape[3]))
             self.values[layer] = value.new_zeros((*self.keys[layer].shape[:3], value.shape[3]))
         rows, kv_heads, _, width = key.shape
-        self.keys[layer][plan.index, :, plan.offsets] = key[:, :, 0]
-        self.values[layer][plan.index, :, plan.offsets] = value[:, :, 0]
+        for store, new in ((self.keys[layer], key), (self.values[layer], value)):
+            if plan.ragged:
+                store[plan.index, :, plan.offsets] = new[:, :, 0]
+            else:
+                store[:rows, :, plan.width - 1] = new[:, :, 0]
         heads = query.reshape(rows, kv_heads, -1, width)
         tail = plan.tail(self.keys[layer], self.values[layer], heads, how)
         output = tail.output() if plan.bare else plan.prefix(self, layer, heads, how).joined(tail)

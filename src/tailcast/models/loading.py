@@ -5,6 +5,7 @@ import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tailcast.errors import MissingExtra, ModelError
 from tailcast.models.huggingface import HuggingFaceTarget
 from tailcast.types import ModelSettings
 
-__all__ = ["load_target"]
+__all__ = ["Shape", "load_target", "shape_of"]
 
 
 def load_target(settings: ModelSettings) -> HuggingFaceTarget:
@@ -53,6 +54,40 @@ def load_target(settings: ModelSettings) -> HuggingFaceTarget:
         system_prompt=settings.system_prompt,
         plain_prompt=settings.plain_prompt,
     )
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model: numbers it has, keys and values it keeps of a token, tokens it knows."""
+
+    layers: int
+    parameters: int
+    cache_numbers: int
+    vocabulary: int
+
+
+def shape_of(settings: ModelSettings) -> Shape:
+    """The shape of a model from its config alone; no weights are read.
+
+    Raises:
+        ModelError: If the config cannot be found or read.
+    """
+    if settings.model == "embedded":
+        from tailcast.models.embedded import embedded_settings
+
+        settings = embedded_settings(settings)
+    place, options = _where(settings)
+    transformers = importlib.import_module("transformers")
+    with _sentences(f"model {settings.model!r} cannot be read"), _quiet(transformers):
+        config = transformers.AutoConfig.from_pretrained(place, **options)
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(config)
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    kept = 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads)
+    numbers = sum(one.numel() for one in model.parameters())
+    return Shape(text.num_hidden_layers, numbers, kept * width, text.vocab_size)
 
 
 def _where(settings: ModelSettings) -> tuple[str, dict[str, Any]]:

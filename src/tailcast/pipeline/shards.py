@@ -30,7 +30,16 @@ from tailcast.types import (
     Verdicts,
 )
 
-__all__ = ["BLOCK_QUERIES", "SHARD_DRAWS", "Bench", "Draws", "Rows", "draw_stage", "read_draws"]
+__all__ = [
+    "BLOCK_QUERIES",
+    "SHARD_DRAWS",
+    "Bench",
+    "Draws",
+    "Rows",
+    "draw_stage",
+    "read_draws",
+    "stops_of",
+]
 
 BLOCK_QUERIES = 8
 SHARD_DRAWS = 1024
@@ -58,18 +67,19 @@ class Bench:
     steering: SteeringVector | None = None
     engine: Engine | None = None
 
-    def stops(self, queries: Sequence[Query]) -> Stops:
-        """What ends completions of these queries early."""
-        by_id = {query.id: query for query in queries}
 
-        def settled(query_id: str, text: str) -> int | None:
-            try:
-                return self.judge.settled and self.judge.settled(by_id[query_id], text)
-            except Exception:  # the judge is asked again, and heard, about the whole text
-                return None
+def stops_of(judge: Judge, queries: Sequence[Query], config: RunConfig) -> Stops:
+    """What ends completions of these queries early."""
+    by_id = {query.id: query for query in queries}
 
-        asks = self.config.settle and self.judge.settled is not None
-        return Stops(settled if asks else None, is_refusal, self.config.roulette)
+    def settled(query_id: str, text: str) -> int | None:
+        try:
+            return judge.settled and judge.settled(by_id[query_id], text)
+        except Exception:  # the judge is asked again, and heard, about the whole text
+            return None
+
+    asks = config.settle and judge.settled is not None
+    return Stops(settled if asks else None, is_refusal, config.roulette)
 
 
 @dataclass(frozen=True)
@@ -201,7 +211,7 @@ def _drawn(
         return draw_with_engine(
             bench.target, requests, settings, bench.engine, steering=vector, slots=rows
         )
-    stops = bench.stops(block)
+    stops = stops_of(bench.judge, block, bench.config)
     return draw(bench.target, requests, settings, steering=vector, slots=rows, stops=stops)
 
 

