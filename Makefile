@@ -33,6 +33,7 @@ docs: setup
 	$(BIN)/python scripts/write_cli_reference.py
 
 bench: setup
+	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/embedded_model.py
 	$(BIN)/python benchmarks/agreement.py --reference
 	$(BIN)/python benchmarks/agreement.py

