@@ -292,8 +292,8 @@ def page(rows: list[str], repeats: int) -> str:
     lines = [
         "# The engine against other loops", "",
         f"Written by `benchmarks/engine.py`. Machine: {cpu}, {os.cpu_count()} threads, torch "
-        f"{torch.__version__}. Medians of {repeats} runs or as many as are named; the paper's loop and whole "
-        "estimates are single runs.", "",
+        f"{torch.__version__}. Medians of {repeats} runs, or of as many as a row names; the "
+        "paper's loop and whole estimates are single runs.", "",
         "| task | tailcast | other | ratio | wanted | unit |",
         "|---|---:|---:|---:|---:|---|", *rows, "",
     ]  # fmt: skip
