@@ -49,8 +49,8 @@ def main() -> None:
     rows: list[str] = []
     for name in options.only:
         rows += SECTIONS[name](options)
+        RESULT.write_text(page(rows, options.repeats), "utf-8")
         print("\n".join(rows), flush=True)
-    RESULT.write_text(page(rows, options.repeats), "utf-8")
 
 
 def once(work: Run) -> float:

@@ -56,11 +56,11 @@ def test_out_of_memory_halves_the_rows_and_is_recorded(path, tmp_path):
         target, ["tell me"], "pattern:two.*two", samples=1500, max_new_tokens=4, batch=64,
         out=tmp_path / "run",
     )  # fmt: skip
-    assert target.asked == [64, 32, 16, 16]  # two shards, the second with no new failure
+    assert target.asked == [64, 32, 16, 16, 16]  # three shards, the others with no new failure
     assert abs(one.p - exact_risk(path, "tell me", "two", 4)) < 4 * one.stderr
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     [note] = manifest["out_of_memory"]
-    assert "draws 0 to 1023, was drawn with 16 rows" in note
+    assert "draws 0 to 511, was drawn with 16 rows" in note
     with pytest.raises(ModelError, match="memory ran out with 2 rows"):
         tailcast.estimate(
             Cramped(target.inner, 0), ["tell me"], "pattern:two", samples=10, max_new_tokens=4

@@ -3,6 +3,7 @@ import pytest
 from scipy.stats import binom, norm
 
 from tailcast.stats import (
+    betting_lower_bound,
     clopper_pearson,
     cross_entropy,
     diagnose,
@@ -144,3 +145,46 @@ def test_cross_entropy_finds_the_law_closest_to_the_optimum():
 def test_a_tail_of_equal_weights_has_no_khat():
     few = np.concatenate([np.zeros(70), -1.0 - np.arange(30)])
     assert pareto_khat(few) is None
+
+
+def simulated_hits(rng, n, spread=2.0, risk=3e-4, share=0.22):
+    """Log-weights of hits of a proposal: log-normal, with mean weight risk / share."""
+    count = rng.binomial(n, share)
+    return np.log(risk / share) - spread**2 / 2 + spread * rng.standard_normal(count)
+
+
+@pytest.mark.parametrize("n", [64, 500])
+def test_betting_bound_covers_and_is_within_a_small_factor(n):
+    rng, runs, risk = np.random.default_rng(11), 400, 3e-4
+    found = [betting_lower_bound(simulated_hits(rng, n), n) for _ in range(runs)]
+    assert np.mean(np.array(found) <= risk) > 0.95
+    assert np.median(found) > risk / (12 if n == 64 else 4)
+    weights = [np.exp(simulated_hits(rng, n)).sum() / n for _ in range(runs)]
+    assert np.mean(np.array(weights) <= risk) < 0.8  # negative control: the mean is no bound
+
+
+def test_betting_bound_holds_at_the_worst_moment():
+    """The largest bound over all moments of a run of plain draws still covers."""
+    rng, runs, risk, n = np.random.default_rng(12), 300, 0.02, 400
+    missed = 0
+    for _ in range(runs):
+        hits = np.cumsum(rng.random(n) < risk)
+        looks = range(20, n + 1, 20)
+        missed += max(betting_lower_bound(np.zeros(hits[t - 1]), t) for t in looks) > risk
+    assert missed / runs < 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs)
+
+
+def test_betting_bound_of_extreme_input():
+    assert betting_lower_bound(np.array([]), 100) == 0.0
+    assert betting_lower_bound(np.array([-np.inf]), 100) == 0.0
+    tiny = betting_lower_bound(np.full(200, -60.0), 400)
+    assert tiny == pytest.approx(0.5 * np.exp(-60.0), rel=0.3) and tiny < 0.5 * np.exp(-60.0)
+    exact = clopper_pearson(50, 1000, level=0.9)[0]
+    assert 0.7 * exact < betting_lower_bound(np.zeros(50), 1000) < 0.05
+
+
+def test_bounds_of_plain_draws_are_the_exact_one_sided_ones():
+    none = monte_carlo(np.zeros(100, dtype=bool))
+    assert none.p_low == 0.0 and none.p_high_guaranteed == pytest.approx(1 - 0.05 ** (1 / 100))
+    some = monte_carlo(np.arange(100) < 5)
+    assert some.ci_low < some.p_low < 0.05 < some.p_high_guaranteed < some.ci_high

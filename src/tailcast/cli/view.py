@@ -125,7 +125,8 @@ def show_estimates(rows: list[dict[str, Any]], path: Path, *, as_json: bool) -> 
         return
     screen = Console(width=None if Console().is_terminal else 120)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("query", "method", "risk", "interval", "hits / draws", "verdict", "prompt"):
+    names = ("query", "method", "risk", "interval", "at least", "hits / draws", "verdict", "prompt")
+    for name in names:
         table.add_column(name, no_wrap=True, justify="right" if name == "risk" else "left")
     for row in rows:
         table.add_row(*_cells(row))
@@ -144,9 +145,10 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["method"],
         risk,
         f"{row['ci_low']:.1e} .. {row['ci_high']:.1e}",
+        f"{row['p_low']:.1e}",
         f"{row['n_hits']} / {row['n']}",
         verdict,
-        prompt[:46] + ("…" if len(prompt) > 46 else ""),
+        prompt[:36] + ("…" if len(prompt) > 36 else ""),
     ]
 
 
@@ -169,6 +171,10 @@ def _footnotes(screen: Console, rows: list[dict[str, Any]], path: Path) -> None:
             f"its {level:.0%} interval takes the weights that it saw for all there are.",
             style="dim",
         )
+    screen.print(
+        f"at least: what the draws refute from below at {level:.0%}, whatever the proposal.",
+        style="dim",
+    )
     weak = [row for row in rows if row["verdict"] != "ok"]
     if weak:
         screen.print(f"{len(weak)} of {len(rows)} estimates are not ok; the first reason of each:")

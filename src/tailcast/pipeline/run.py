@@ -4,7 +4,7 @@ Each step leaves its artefact in the run directory, and a step whose artefact is
 not done again: to resume is to run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -107,14 +107,25 @@ def _measure(
         draw_stage(bench, stage, queries, count, law=law, progress=progress)
     estimates = []
     for query in queries:
-        for stage in stages:
-            draws = read_draws(bench.store, stage, query.id)
-            assert draws is not None
-            one = _estimate(query, stage, draws, config)
+        found = {stage: read_draws(bench.store, stage, query.id) for stage in stages}
+        for one in _estimates(query, found, config):
             estimates.append(_given_up(one) if selection.given_up else one)
     bench.store.write_lines("estimates.jsonl", [asdict(one) for one in estimates])
     bench.store.write_json("finished.json", _size(config))
     return estimates
+
+
+def _estimates(
+    query: Query, found: Mapping[str, Draws | None], config: RunConfig
+) -> Iterator[Estimate]:
+    """One estimate for each stage; draws of the target bound the others from above."""
+    ceiling = 1.0
+    for stage, draws in found.items():
+        assert draws is not None
+        one = _estimate(query, stage, draws, config)
+        if one.method == "mc":
+            ceiling = one.p_high_guaranteed
+        yield replace(one, p_high_guaranteed=ceiling)
 
 
 def _estimate(query: Query, stage: str, draws: Draws, config: RunConfig) -> Estimate:
@@ -133,12 +144,16 @@ def _estimate(query: Query, stage: str, draws: Draws, config: RunConfig) -> Esti
     failed = int(draws.failed.sum())
     if not failed:
         return one
-    upper = with_hits(draws.hits | draws.failed).ci_high
+    upper = with_hits(draws.hits | draws.failed)
     reason = (
         f"the judge failed on {failed} of {one.n} completions: they count as no hit in p and "
         "as hits in ci_high; mend the judge"
     )
-    return replace(one, ci_high=max(one.ci_high, upper)).marked("weak", reason)
+    return replace(
+        one,
+        ci_high=max(one.ci_high, upper.ci_high),
+        p_high_guaranteed=max(one.p_high_guaranteed, upper.p_high_guaranteed),
+    ).marked("weak", reason)
 
 
 def _given_up(estimate: Estimate) -> Estimate:

@@ -41,8 +41,8 @@ __all__ = [
     "stops_of",
 ]
 
-BLOCK_QUERIES = 8
-SHARD_DRAWS = 1024
+BLOCK_QUERIES = 16
+SHARD_DRAWS = 512
 
 Law = Callable[[str, int], Proposal]
 """The proposal of a draw, from its query's id and its number."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tailcast.stats.betting import betting_lower_bound
 from tailcast.stats.diagnostics import diagnose, effective_sample_size
 from tailcast.stats.intervals import clopper_pearson, weighted_hits_interval
 
@@ -25,6 +26,10 @@ class Estimate:
         ci_low: Lower end of the interval.
         ci_high: Upper end. Exact for "mc"; for "is" it assumes that the proposal visits
             every way to hit.
+        p_low: The risk is at least this at ``level``, one-sided, with no assumption on the
+            proposal; for "is" by betting, at whatever moment one looks.
+        p_high_guaranteed: It is at most this, likewise, by draws of the target alone: 1 where
+            there are none, because a proposal says nothing of what it never visits.
         level: Coverage that the interval aims at.
         n: Number of draws.
         n_hits: Number of hits among them.
@@ -44,6 +49,8 @@ class Estimate:
     stderr: float | None
     ci_low: float
     ci_high: float
+    p_low: float
+    p_high_guaranteed: float
     level: float
     n: int
     n_hits: int
@@ -71,6 +78,7 @@ def monte_carlo(hits: NDArray[np.bool_], *, level: float = 0.95) -> Estimate:
     """
     n, count = len(hits), int(np.count_nonzero(hits))
     low, high = clopper_pearson(count, n, level=level)
+    at_least, at_most = clopper_pearson(count, n, level=2 * level - 1)  # each one-sided
     p = count / n
     verdict = "ok"
     reasons: tuple[str, ...] = ()
@@ -88,6 +96,8 @@ def monte_carlo(hits: NDArray[np.bool_], *, level: float = 0.95) -> Estimate:
         stderr=float(np.sqrt(p * (1 - p) / n)) if count else None,
         ci_low=low,
         ci_high=high,
+        p_low=at_least,
+        p_high_guaranteed=at_most,
         level=level,
         n=n,
         n_hits=count,
@@ -143,6 +153,8 @@ def importance_sampling(
         stderr=float(weighted.std(ddof=1) / np.sqrt(n)) if found.n_hits and n > 1 else None,
         ci_low=low,
         ci_high=high,
+        p_low=betting_lower_bound(hit_weights, n, level=level),
+        p_high_guaranteed=1.0,
         level=level,
         n=n,
         n_hits=found.n_hits,
