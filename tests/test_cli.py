@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tailcast.cli import main
 from tailcast.steering import save_steering
 from tailcast.types import SteeringVector
-from tiny import exact_risk, save_model
+from tiny import call, exact_risk, save_model
 
 PATTERN = "pattern:two.*two"
 
@@ -38,17 +37,6 @@ def files(tmp_path_factory, model):
     direction = 2 * (head[7] - head.mean(0)) / np.linalg.norm(head[7])
     save_steering([SteeringVector("add", 1, direction.astype(np.float32))], root / "v.safetensors")
     return root
-
-
-def call(capsys, *words):
-    """Run in this process; exit code, stdout, stderr."""
-    code = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        code = stop.code or 0
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def estimate(model, files, out, *more):

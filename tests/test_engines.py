@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tailcast.cli import main
 from tailcast.errors import ModelError
 from tailcast.models.engines import ServerEngine, build_engine
 from tailcast.types import ModelSettings, SamplingSettings
-from tiny import exact_risk, save_model
+from tiny import call, exact_risk, save_model
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -72,16 +71,6 @@ def address(path):
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-
-
-def call(capsys, *words):
-    code = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        code = stop.code or 0
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 @pytest.fixture

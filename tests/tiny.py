@@ -1,4 +1,4 @@
-"""A random-weight model with a 12-word vocabulary on disk, and its exact risk."""
+"""A random-weight model with a 12-word vocabulary on disk, its exact risk, and the command line."""
 
 from pathlib import Path
 
@@ -80,3 +80,16 @@ def exact_risk(
         total += mass[twice].sum()
         rows, mass = rows[~twice & ~ended & (mass > 0)], mass[~twice & ~ended & (mass > 0)]
     return float(total)
+
+
+def call(capsys, *words):
+    """Run in this process; exit code, stdout, stderr."""
+    from tailcast.cli import main
+
+    code = 0
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        code = stop.code or 0
+    out, err = capsys.readouterr()
+    return code, out, err
