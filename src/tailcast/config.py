@@ -89,7 +89,9 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
                 f"samples = {self.samples} is no multiple of continuations = "
                 f"{self.continuations}: change one of them"
             )
-        if self.engine not in ("own", "vllm") and not self.engine.startswith("http"):
+        if self.engine not in ("own", "vllm") and not self.engine.startswith(
+            ("http://", "https://")
+        ):
             raise ValueError(f"engine {self.engine!r} is none of own, vllm and an http:// address")
         if self.engine != "own" and self.roulette < 1:
             raise ValueError("roulette is played by the own engine only: drop it, or engine")

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -20,6 +20,9 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from tailcast.progress import Progress
+
+if TYPE_CHECKING:
+    from tailcast.pipeline.plan import Plan
 
 __all__ = ["console", "progress_view", "show_estimates", "show_plan"]
 
@@ -85,13 +88,12 @@ class _Bars(Progress):
         self.screen.print(message, highlight=False, markup=False)
 
 
-def show_plan(plan: Any, *, as_json: bool) -> None:
+def show_plan(plan: "Plan", *, as_json: bool) -> None:
     """Print what a run would cost as a table, or as one JSON object."""
     if as_json:
         print(json.dumps(plan.record()))
         return
-    screen = Console(width=None if Console().is_terminal else 120)
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    screen, table = _screen(), Table(box=None, pad_edge=False, header_style="bold")
     for name in ("stage", "draws", "token forwards", "judge calls", "time"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for one in plan.stages:
@@ -110,6 +112,11 @@ def show_plan(plan: Any, *, as_json: bool) -> None:
     )
 
 
+def _screen() -> Console:
+    """The console of results, on stdout; wide enough for a table where it is no terminal."""
+    return Console(width=None if Console().is_terminal else 120)
+
+
 def _time(hours: float) -> str:
     """Hours in the unit that reads best."""
     if hours >= 1:
@@ -123,8 +130,7 @@ def show_estimates(rows: list[dict[str, Any]], path: Path, *, as_json: bool) -> 
         for row in rows:
             print(json.dumps(row))
         return
-    screen = Console(width=None if Console().is_terminal else 120)
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    screen, table = _screen(), Table(box=None, pad_edge=False, header_style="bold")
     names = ("query", "method", "risk", "interval", "at least", "hits / draws", "verdict", "prompt")
     for name in names:
         table.add_column(name, no_wrap=True, justify="right" if name == "risk" else "left")

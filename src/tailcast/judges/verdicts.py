@@ -17,15 +17,15 @@ def judge_texts(
 ) -> Verdicts:
     """Verdicts of one query's completions, in order; equal texts are judged once.
 
-    Args:
-        judge: The judge.
-        query: The query that they answer.
-        texts: The completions.
-        ended: Completions that count as no hit without being asked about.
-
     A judge that raises, or returns no number in [0, 1], leaves NaN and the error's text
     for that completion; estimates count it on both sides of their interval. A judge is not
     asked about a text that is settled: a completion that was ended there counts the same.
+
+    Args:
+        judge: The judge.
+        query: The query that they answer.
+        texts: The completions, [n].
+        ended: Completions that count as no hit without being asked about, [n].
     """
     answers: dict[str, tuple[float, str]] = {}
     found = []

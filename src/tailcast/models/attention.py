@@ -319,6 +319,7 @@ class _Plan:
         groups: dict[int, list[int]] = {}
         for slot, prefix in enumerate(cache.prefix):
             groups.setdefault(prefix, []).append(slot)
+        groups = dict(sorted(groups.items()))  # the order of stacks that are kept
         self.prefixes = tuple(groups)
         self.lengths = [cache.prefix_length(prefix) for prefix in groups]
         self.bare = max(self.lengths) == 0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from tailcast.errors import ConfigError, MissingExtra, ModelError
+from tailcast.errors import MissingExtra, ModelError
 from tailcast.types import Continuation, Engine, ModelSettings, SamplingSettings
 
 if TYPE_CHECKING:
@@ -36,15 +36,13 @@ def build_engine(
         workers: Requests under way at one time.
 
     Raises:
-        ConfigError: If the specification is none of these.
+        TailcastError: As the engine's own constructor.
     """
     if spec == "own":
         return None
     if spec == "vllm":
         return VllmEngine(model, ends, seeded=seeded)
-    if spec.startswith(("http://", "https://")):
-        return ServerEngine(spec, ends, served_name=served_name, seeded=seeded, workers=workers)
-    raise ConfigError(f"engine {spec!r} is none of own, vllm and an http:// address.")
+    return ServerEngine(spec, ends, served_name=served_name, seeded=seeded, workers=workers)
 
 
 class ServerEngine:

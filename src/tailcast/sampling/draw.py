@@ -20,13 +20,13 @@ from torch import Tensor
 from tailcast.errors import ConfigError
 from tailcast.proposals import Proposal
 from tailcast.sampling.laws import (
+    batched,
     inverse_cdf,
-    laws_at_once,
     mixture_law,
     steered_law,
     target_law,
 )
-from tailcast.sampling.prefixes import Prefix, PrefixTree, batched, check_laws
+from tailcast.sampling.prefixes import Prefix, PrefixTree, check_laws
 from tailcast.sampling.stops import Stops
 from tailcast.types import SampleBatch, SamplingSettings, SteeringVector, Target
 
@@ -231,7 +231,7 @@ class _Loop:
             shared.setdefault((row.prefixes, row.mix), []).append(row)
         for streams in (1, 2):
             laws = [law for law in shared if len(law[0]) == streams]
-            for some in batched(laws, laws_at_once(logits)):
+            for some in batched(laws, logits):
                 self._draw_some(some, [shared[law] for law in some], logits)
 
     def _draw_some(

@@ -8,6 +8,9 @@ target itself, truncated or not.
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,16 +20,25 @@ from tailcast.types import SamplingSettings
 _BLOCK = 256
 _CACHE_SIZED = 2**20  # numbers
 
-__all__ = ["inverse_cdf", "laws_at_once", "mixture_law", "steered_law", "target_law"]
+__all__ = ["batched", "inverse_cdf", "mixture_law", "steered_law", "target_law"]
+
+Thing = TypeVar("Thing")
 
 
-def laws_at_once(logits: Tensor) -> int:
-    """How many laws are best computed together: on a CPU no more than its caches hold.
+def batched(things: Iterable[Thing], logits: Tensor) -> Iterator[list[Thing]]:
+    """Things with a law each, in batches that are best computed together.
 
-    Larger tables are written to fresh memory pass after pass, which costs several times
-    what the arithmetic does.
+    On a CPU that is no more than its caches hold: larger tables are written to fresh memory
+    pass after pass, which costs several times what the arithmetic does.
+
+    Args:
+        things: What the laws are of.
+        logits: What they are computed from, [n, V].
     """
-    return max(1, _CACHE_SIZED // logits.shape[-1]) if logits.device.type == "cpu" else 2**31
+    size = max(1, _CACHE_SIZED // logits.shape[-1]) if logits.device.type == "cpu" else None
+    rest = iter(things)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def target_law(logits: Tensor, settings: SamplingSettings) -> Tensor:

@@ -7,10 +7,9 @@ and the others start from a copy of its state; when slots run out, that copy wai
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +17,7 @@ from torch import Tensor
 from tailcast.errors import NumericsError
 from tailcast.types import Stream
 
-__all__ = ["Prefix", "PrefixTree", "batched", "check_laws"]
-
-Thing = TypeVar("Thing")
+__all__ = ["Prefix", "PrefixTree", "check_laws"]
 
 
 @dataclass(eq=False, slots=True)
@@ -135,10 +132,3 @@ def check_laws(laws: Tensor, prefixes: Sequence[Prefix]) -> None:
             f"the model returned non-finite logits for query {prefix.query_id!r} at strength "
             f"{prefix.strength:g}: lower the strength, or load the model with dtype float32."
         )
-
-
-def batched(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
-    """Consecutive batches of at most ``size`` things (itertools.batched, from Python 3.12)."""
-    rest = iter(things)
-    while some := list(islice(rest, size)):
-        yield some

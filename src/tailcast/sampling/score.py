@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tailcast.sampling.laws import laws_at_once, steered_law, target_law
-from tailcast.sampling.prefixes import Prefix, PrefixTree, batched, check_laws
+from tailcast.sampling.laws import batched, steered_law, target_law
+from tailcast.sampling.prefixes import Prefix, PrefixTree, check_laws
 from tailcast.types import SamplingSettings, SteeringVector, Target
 
 __all__ = ["score"]
@@ -91,8 +91,7 @@ def _read(rows: Sequence[_Scored], logits: Tensor, settings: SamplingSettings) -
     shared: dict[tuple[Prefix, ...], list[_Scored]] = {}
     for row in rows:
         shared.setdefault(row.prefixes, []).append(row)
-    size = laws_at_once(logits)
-    for places in batched(shared, size):
+    for places in batched(shared, logits):
         readers = [row for place in places for row in shared[place]]
         at = [number for number, place in enumerate(places) for _ in shared[place]]
         tokens = [row.tokens[len(row.logs)] for row in readers]
