@@ -97,7 +97,8 @@ def test_every_proposal_of_a_grid_is_drawn_equally_often():
     [
         ("1,2", "STRENGTH,SWITCH,MIX"),
         ("a,2,0", "STRENGTH"),
-        ("1,2,0,4", "STRENGTH"),
+        ("1,2,0,1,4", "STRENGTH"),
+        ("1,2,0,0", "heat"),
         ("1,-2,0", "-2"),
         ("1,2,1.5", r"outside \[0, 1\]"),
         ("nan,2,0", "finite"),

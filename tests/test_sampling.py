@@ -4,7 +4,7 @@ import torch
 
 from tailcast.errors import ConfigError, NumericsError
 from tailcast.models import TabularTarget
-from tailcast.proposals import Proposal
+from tailcast.proposals import Proposal, StreamKey
 from tailcast.sampling import DrawRequest, draw, inverse_cdf, score, target_law
 from tailcast.stats import monte_carlo
 from tailcast.types import Query, SamplingSettings
@@ -142,11 +142,30 @@ def test_scoring_at_the_drawn_strength_equals_what_was_recorded(tabular, unit, q
                    steering=unit)  # fmt: skip
     completions = [row[:n].tolist() for row, n in zip(batch.tokens, batch.lengths)]
     prompts = [tabular.encode(query)] * len(completions)
-    logp, logs = score(tabular, prompts, completions, [1.0, 0.0], settings,
-                       steering=unit, tokens=6, slots=9)  # fmt: skip
+    streams = [StreamKey(1.0), StreamKey(0.0), StreamKey(0.0, 2.0)]
+    logp, logs, _ = score(tabular, prompts, completions, streams, settings,
+                          steering=unit, tokens=6, slots=9)  # fmt: skip
     np.testing.assert_allclose(logp, batch.token_logp, atol=1e-6)
     np.testing.assert_allclose(logs[:, 0], batch.token_logs, atol=1e-6)
     np.testing.assert_allclose(logs[:, 1], logp, atol=1e-12)  # strength 0 is the target
+    assert np.abs(logs[:, 2] - logp).max() > 0.1
+
+
+def test_a_heated_target_costs_no_second_stream_and_has_the_heated_law(tabular, unit, query):
+    settings = SamplingSettings(max_new_tokens=6, temperature=0.7, top_k=4)
+    [batch] = draw(tabular, requests(tabular, query, Proposal(0.0, 6, 0.2, 1.5), 400), settings)
+    completions = [row[:n].tolist() for row, n in zip(batch.tokens, batch.lengths)]
+    assert batch.token_forwards == len({tuple(c[:i]) for c in completions for i in range(len(c))})
+    [hot] = draw(tabular, requests(tabular, query, Proposal.target(), 400),
+                 settings.model_copy(update={"temperature": 0.7 * 1.5, "top_k": 0}))  # fmt: skip
+    law = {tokens[0]: np.exp(logp) for tokens, logp in zip(hot.tokens, hot.token_logp[:, 0])}
+    kept = set(batch.tokens[:, 0].tolist()) & set(law)
+    for token in kept:
+        row = np.flatnonzero(batch.tokens[:, 0] == token)[0]
+        other = np.flatnonzero(batch.tokens[:, 0] != token)[0]
+        seen = batch.token_logs[row, 0] - batch.token_logs[other, 0]
+        wanted = np.log(law[token]) - np.log(law[batch.tokens[other, 0]])
+        assert seen == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize("cut", [{"top_k": 2}, {"top_p": 0.6}, {"temperature": 0.5, "top_p": 0.9}])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tailcast.models import load_target
-from tailcast.proposals import Proposal
+from tailcast.proposals import Proposal, StreamKey
 from tailcast.sampling import DrawRequest, draw, score, target_law
 from tailcast.types import ModelSettings, Query, SamplingSettings, SteeringVector
 from tiny import save_model
@@ -62,8 +62,14 @@ def test_scoring_in_bfloat16_steps_as_drawing_does(path):
     target = load_target(ModelSettings(model=str(path), dtype="bfloat16"))
     tokens, batch = drawn(target, STEERED)
     completions = [row[:n].tolist() for row, n in zip(batch.tokens, batch.lengths)]
-    logp, logs = score(
-        target, [tokens] * len(batch), completions, [1.0], SETTINGS, steering=VECTOR, tokens=6
+    logp, logs, _ = score(
+        target,
+        [tokens] * len(batch),
+        completions,
+        [StreamKey(1.0)],
+        SETTINGS,
+        steering=VECTOR,
+        tokens=6,
     )
     assert np.abs(logp - batch.token_logp).max() < 1e-4
     assert np.abs(logs[:, 0] - batch.token_logs).max() < 1e-4

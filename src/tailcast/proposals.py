@@ -5,24 +5,33 @@ steered and the plain target up to a switch, the target alone from there on,
 
     q_t = (1 - mix) * s_t + mix * p_t   for t < switch,     q_t = p_t   for t >= switch.
 
-With the per-token log-probabilities of the target (``token_logp``) and of the target
-steered at a strength (``token_logs``) everything here is arithmetic in float64. After
-the switch log p and log q are the same number, so only the first ``switch`` tokens are
-ever looked at: the plain remainder adds nothing to a weight, not even rounding.
+s_t may also be the target, steered or not, at a raised temperature (section 5). With the
+per-token log-probabilities of the target (``token_logp``) and of s (``token_logs``) everything
+here is arithmetic in float64. After the switch log p and log q are the same number, so only
+the first ``switch`` tokens are ever looked at: the plain remainder adds nothing to a weight,
+not even rounding.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tailcast.errors import ConfigError, NumericsError
 
-__all__ = ["Floats", "Proposal", "ProposalGrid", "log_weights"]
+__all__ = ["Floats", "Proposal", "ProposalGrid", "StreamKey", "log_weights"]
 
 Floats = NDArray[np.float64]
+
+
+class StreamKey(NamedTuple):
+    """A law of the next token beside the target's: steered at a strength, heated by a factor."""
+
+    strength: float
+    heat: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +42,13 @@ class Proposal:
         strength: lambda_steer, the multiple of the steering operator; 0 is the target.
         switch: t_switch, the number of first tokens drawn from the mixture.
         mix: alpha_mix, the share of the target in each of those tokens.
+        heat: What the target's temperature is multiplied by in the other stream.
     """
 
     strength: float
     switch: int
     mix: float
+    heat: float = 1.0
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.strength):
@@ -46,6 +57,8 @@ class Proposal:
             raise ConfigError(f"switch {self.switch} is negative: it counts tokens, use 0 or more.")
         if not 0.0 <= self.mix <= 1.0:
             raise ConfigError(f"mix {self.mix} lies outside [0, 1]: it is the target's share.")
+        if not 0.0 < self.heat < np.inf:
+            raise ConfigError(f"heat {self.heat} is no factor of a temperature: use 1 or more.")
 
     @classmethod
     def target(cls) -> "Proposal":
@@ -54,36 +67,43 @@ class Proposal:
 
     @classmethod
     def parse(cls, text: str) -> "Proposal":
-        """Read ``"STRENGTH,SWITCH,MIX"``, for example ``"0.75,8,0.1"``.
+        """Read ``"STRENGTH,SWITCH,MIX"``, or with a heat at its end: ``"0,8,0,1.5"``.
 
         Raises:
-            ConfigError: If the text does not hold three numbers of those kinds.
+            ConfigError: If the text does not hold such numbers.
         """
         parts = text.split(",")
         try:
             strength, switch, mix = float(parts[0]), int(parts[1]), float(parts[2])
-            if len(parts) != 3:
-                raise ValueError
+            (heat,) = map(float, parts[3:] or ("1",))
         except (ValueError, IndexError):
             raise ConfigError(
                 f"proposal {text!r} is not STRENGTH,SWITCH,MIX: write for example 0.75,8,0.1."
             ) from None
-        return cls(strength, switch, mix)
+        return cls(strength, switch, mix, heat)
+
+    @property
+    def stream(self) -> StreamKey:
+        """The law that the target is mixed with before the switch."""
+        return StreamKey(self.strength, self.heat)
 
     @property
     def is_target(self) -> bool:
         """Whether every draw of this proposal is a draw of the target, with log w = 0."""
-        return self.strength == 0.0 or self.switch == 0 or self.mix == 1.0
+        return self.stream == StreamKey(0.0) or self.switch == 0 or self.mix == 1.0
 
     @property
     def steered_tokens(self) -> int:
-        """For how many first tokens a steered stream exists, at most."""
+        """For how many first tokens a second law exists, at most."""
         return 0 if self.is_target else self.switch
 
     def __str__(self) -> str:
         if self.is_target:
             return "target"
-        return f"strength={self.strength:g} switch={self.switch} mix={self.mix:g}"
+        parts = {"strength": self.strength, "heat": self.heat, "switch": self.switch}
+        shown = {**parts, "mix": self.mix}
+        usual = {"strength": 0.0, "heat": 1.0}
+        return " ".join(f"{name}={one:g}" for name, one in shown.items() if one != usual.get(name))
 
 
 def log_weights(
@@ -119,6 +139,27 @@ def log_weights(
     logs = np.where(before, token_logs, 0.0).astype(float)
     ratio = logp - _mixture_logq(logp, logs, np.asarray(mix, dtype=np.float64)[..., None])
     total: Floats = np.where(before, _forbidden_is_zero(ratio, logp), 0.0).sum(axis=1)
+    return total
+
+
+def log_ratio_after(
+    token_logp: NDArray[np.floating],
+    token_logs: NDArray[np.floating],
+    lengths: NDArray[np.integer],
+    proposal: Proposal,
+) -> Floats:
+    """Log-ratio log q(x) - log p(x) of completions that another law may have drawn, [n].
+
+    Args:
+        token_logp: Target log-probabilities of the first tokens, [n, T].
+        token_logs: The same under the proposal's stream, [n, T].
+        lengths: Number of tokens of each completion, [n].
+        proposal: q; where it gives no mass to a completion the ratio is -inf.
+    """
+    steps = min(token_logp.shape[1], proposal.switch)
+    before = np.arange(steps) < lengths[:, None]
+    logp, logs = (np.where(before, one[:, :steps], 0.0) for one in (token_logp, token_logs))
+    total: Floats = (_mixture_logq(logp, logs, np.float64(proposal.mix)) - logp).sum(axis=1)
     return total
 
 
@@ -200,7 +241,7 @@ class ProposalGrid:
         return marginal
 
 
-def _mixture_logq(logp: Floats, logs: Floats, mix: Floats) -> Floats:
+def _mixture_logq(logp: Floats, logs: Floats, mix: Floats | np.float64) -> Floats:
     """Per-token log((1 - mix) s + mix p), per token, in log space; exactly logp at mix = 1."""
     with np.errstate(divide="ignore"):
         share_p, share_s = np.log(mix), np.log1p(-mix)

@@ -166,6 +166,7 @@ class RunStore:
             "strength": [one.strength for one in batch.proposals],
             "switch": [one.switch for one in batch.proposals],
             "mix": [one.mix for one in batch.proposals],
+            "heat": [one.heat for one in batch.proposals],
             "finish": list(batch.finish),
             "text": list(batch.texts),
             "tokens": _ragged(batch.tokens, batch.lengths),
@@ -182,7 +183,7 @@ class RunStore:
         table = self._read_table("samples", stage, query_id, shard)
         width = int(table.schema.metadata[b"width"])
         columns = table.to_pydict()
-        proposals = zip(columns["strength"], columns["switch"], columns["mix"])
+        proposals = zip(*(columns[name] for name in ("strength", "switch", "mix", "heat")))
         return SampleBatch(
             query_id=query_id,
             draws=np.array(columns["draw"], dtype=np.int64),

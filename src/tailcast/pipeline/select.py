@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tailcast.config import RunConfig
 from tailcast.pipeline.shards import Bench, Draws, draw_stage, read_draws
 from tailcast.progress import Progress
-from tailcast.proposals import Proposal, ProposalGrid
+from tailcast.proposals import Proposal, ProposalGrid, StreamKey
 from tailcast.sampling import score
 from tailcast.sampling.draw import draw_generator
 from tailcast.stats import cross_entropy
@@ -99,11 +99,11 @@ def _losses(bench: Bench, query: Query, draws: Draws, grid: ProposalGrid) -> NDA
         for row, length, hit in zip(batch.tokens, batch.lengths, verdicts.hits, strict=True)
         if hit
     ]
-    logp, logs = score(
+    logp, logs, _ = score(
         bench.target,
         [bench.target.encode(query)] * len(completions),
         completions,
-        grid.strengths,
+        [StreamKey(strength) for strength in grid.strengths],
         bench.config.sampling_settings,
         steering=bench.steering,
         tokens=max(grid.switches),

@@ -102,7 +102,7 @@ def _check_request(
     request: DrawRequest, settings: SamplingSettings, steering: SteeringVector | None
 ) -> None:
     proposal = request.proposal
-    if not proposal.is_target and steering is None:
+    if proposal.strength and not proposal.is_target and steering is None:
         raise ConfigError(f"proposal {proposal} needs a steering vector: give one, or none of it.")
     if not proposal.is_target and proposal.switch > settings.max_new_tokens:
         raise ConfigError(
@@ -111,8 +111,8 @@ def _check_request(
         )
 
 
-_Law = tuple[tuple[Prefix, ...], float]
-"""What defines the law of a next token: the prefixes of its streams and the target's share."""
+_Law = tuple[tuple[Prefix, ...], float, float]
+"""A next token's law: the prefixes of its streams, the target's share, the other's heat."""
 
 
 @dataclass(eq=False)
@@ -228,7 +228,7 @@ class _Loop:
         """One token for every row; a law that rows share is computed once."""
         shared: dict[_Law, list[_Row]] = {}
         for row in rows:
-            shared.setdefault((row.prefixes, row.mix), []).append(row)
+            shared.setdefault((row.prefixes, row.mix, row.request.proposal.heat), []).append(row)
         for streams in (1, 2):
             laws = [law for law in shared if len(law[0]) == streams]
             for some in batched(laws, logits):
@@ -238,14 +238,15 @@ class _Loop:
         self, laws: Sequence[_Law], sharers: Sequence[Sequence[_Row]], logits: Tensor
     ) -> None:
         """One token for each of the rows that share some laws of as many streams."""
-        slots = torch.tensor([[prefix.slot for prefix in prefixes] for prefixes, _ in laws])
+        slots = torch.tensor([[prefix.slot for prefix in prefixes] for prefixes, _, _ in laws])
         target = target_law(logits[slots[:, 0]], self.settings)
-        check_laws(target, [prefixes[0] for prefixes, _ in laws])
+        check_laws(target, [prefixes[0] for prefixes, _, _ in laws])
         law, steered = target, target
         if slots.shape[1] > 1:
-            steered = steered_law(logits[slots[:, 1]], self.settings, target)
-            check_laws(steered, [prefixes[1] for prefixes, _ in laws])
-            law = mixture_law(target, steered, target.new_tensor([mix for _, mix in laws]))
+            heat = torch.tensor([heat for _, _, heat in laws])
+            steered = steered_law(logits[slots[:, 1]], self.settings, target, heat)
+            check_laws(steered, [prefixes[1] for prefixes, _, _ in laws])
+            law = mixture_law(target, steered, target.new_tensor([mix for _, mix, _ in laws]))
         rows = [row for group in sharers for row in group]
         at = [number for number, group in enumerate(sharers) for _ in group]
         uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in rows])

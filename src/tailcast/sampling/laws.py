@@ -66,15 +66,20 @@ def _scores(logits: Tensor, settings: SamplingSettings) -> Tensor:
     return exact / settings.temperature if settings.temperature != 1.0 else exact
 
 
-def steered_law(logits: Tensor, settings: SamplingSettings, target: Tensor) -> Tensor:
+def steered_law(
+    logits: Tensor, settings: SamplingSettings, target: Tensor, heat: Tensor | None = None
+) -> Tensor:
     """Log-probabilities under the steered model, over the tokens that the target keeps.
 
     Args:
         logits: Raw logits of the steered streams, [n, V].
         settings: Only the temperature is read; the cut is the target's.
         target: :func:`target_law` of the same rows, [n, V].
+        heat: What the temperature of each row is multiplied by, [n]; None for 1.
     """
     scores = _scores(logits, settings)
+    if heat is not None and (heat != 1.0).any():
+        scores = scores / heat.to(scores)[:, None]
     if settings.top_k or settings.top_p < 1.0:
         scores = scores.masked_fill(torch.isneginf(target), -math.inf)
     return scores.log_softmax(-1)

@@ -1,4 +1,4 @@
-"""What log-probabilities would other strengths have given to completions already drawn?
+"""What log-probabilities would other streams have given to completions already drawn?
 
 Teacher forcing by stepping: the given tokens are pushed through the same stream that
 draws, one slot for the target and one for each strength. In bf16 a one-pass scoring
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tailcast.proposals import StreamKey
 from tailcast.sampling.laws import batched, steered_law, target_law
 from tailcast.sampling.prefixes import Prefix, PrefixTree, check_laws
 from tailcast.types import SamplingSettings, SteeringVector, Target
@@ -25,35 +26,36 @@ def score(
     target: Target,
     prompts: Sequence[tuple[int, ...]],
     completions: Sequence[Sequence[int]],
-    strengths: Sequence[float],
+    streams: Sequence[StreamKey],
     settings: SamplingSettings,
     *,
     steering: SteeringVector | None,
     tokens: int,
     slots: int = 128,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Per-token log-probabilities of given completions at several strengths.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """Per-token log-probabilities of given completions under several streams.
 
     Args:
         target: The model p.
         prompts: Prompt tokens of each completion, n of them.
         completions: Response tokens, end token included, n of them.
-        strengths: Steering strengths to score at.
+        streams: Strengths and heats to score at.
         settings: Temperature and truncation of the target.
-        steering: The steering operator; may be None when there are no strengths.
+        steering: The steering operator; may be None when no strength is above 0.
         tokens: Only the first this many tokens are scored: the largest switch.
         slots: Rows of the batch.
 
     Returns:
-        ``token_logp`` [n, tokens] and ``token_logs`` [n, strengths, tokens]; 0 past the
-        end of a completion. -inf marks tokens that the target's truncation forbids.
+        ``token_logp`` [n, tokens] and ``token_logs`` [n, streams, tokens]; 0 past the
+        end of a completion. -inf marks tokens that the target's truncation forbids. And the
+        number of token forwards that it took.
     """
-    every = (0.0, *strengths)
+    every = (StreamKey(0.0), *streams)
     slots = max(slots, len(every))
     tree = PrefixTree(target.stream(steering, slots=slots, max_new_tokens=max(tokens, 1)), slots)
     given = [list(completion)[:tokens] for completion in completions]
     rows = [
-        _Scored(known, tuple(tree.root(f"scored {prompt}", prompt, one) for one in every))
+        _Scored(known, tuple(tree.root(f"scored {prompt}", prompt, one.strength) for one in every))
         for prompt, known in zip(prompts, given, strict=True)
         if known
     ]
@@ -61,19 +63,19 @@ def score(
     with torch.no_grad():
         while open_rows:
             served, logits = tree.step([row.prefixes for row in open_rows])
-            _read([open_rows[index] for index in served], logits, settings)
+            _read([open_rows[index] for index in served], logits, settings, streams)
             open_rows = [row for row in open_rows if len(row.logs) < len(row.tokens)]
     table = np.zeros((len(given), len(every), tokens))
     read = iter(rows)
     for line, known in zip(table, given, strict=True):
         if known:
             line[:, : len(known)] = np.array(next(read).logs).T
-    return table[:, 0], table[:, 1:]
+    return table[:, 0], table[:, 1:], tree.forwards.total()
 
 
 @dataclass
 class _Scored:
-    """A completion under way: where it stands at every strength, the target's first."""
+    """A completion under way: where it stands in every stream, the target's first."""
 
     tokens: list[int]
     prefixes: tuple[Prefix, ...]
@@ -86,7 +88,10 @@ class _Scored:
             self.prefixes = tuple(prefix.then(token) for prefix in self.prefixes)
 
 
-def _read(rows: Sequence[_Scored], logits: Tensor, settings: SamplingSettings) -> None:
+def _read(
+    rows: Sequence[_Scored], logits: Tensor, settings: SamplingSettings,
+    streams: Sequence[StreamKey],
+) -> None:  # fmt: skip
     """Log-probabilities of every row's next token, and one step on."""
     shared: dict[tuple[Prefix, ...], list[_Scored]] = {}
     for row in rows:
@@ -95,12 +100,13 @@ def _read(rows: Sequence[_Scored], logits: Tensor, settings: SamplingSettings) -
         readers = [row for place in places for row in shared[place]]
         at = [number for number, place in enumerate(places) for _ in shared[place]]
         tokens = [row.tokens[len(row.logs)] for row in readers]
-        streams = list(zip(*places, strict=True))
-        target = target_law(logits[[one.slot for one in streams[0]]], settings)
-        check_laws(target, streams[0])
+        plain, *others = zip(*places, strict=True)
+        target = target_law(logits[[one.slot for one in plain]], settings)
+        check_laws(target, plain)
         columns = [target[at, tokens].tolist()]
-        for steered in streams[1:]:
-            law = steered_law(logits[[one.slot for one in steered]], settings, target)
+        for stream, steered in zip(streams, others, strict=True):
+            heat = target.new_full((len(steered),), stream.heat)
+            law = steered_law(logits[[one.slot for one in steered]], settings, target, heat)
             check_laws(law, steered)
             columns.append(law[at, tokens].tolist())
         for row, token, values in zip(readers, tokens, zip(*columns, strict=True), strict=True):

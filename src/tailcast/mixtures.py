@@ -1,0 +1,124 @@
+"""How are a query's draws shared out over several proposals, and how likely was each?
+
+A mixture over whole sequences (method.md section 5; Owen and Zhou 2000): of n draws, n_j come
+from proposal j, which is fixed in advance, and a draw counts with p over
+
+    q(x) = sum_j (n_j / n) q_j(x),
+
+whichever proposal brought it: the balance heuristic. With the target among the proposals no
+weight exceeds n over the number of its draws, however wrong the others are.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailcast.errors import ConfigError
+from tailcast.proposals import Floats, Proposal, StreamKey, log_ratio_after
+
+__all__ = ["Mixture", "allocate", "default_components"]
+
+SWITCHES = (2, 4, 8)
+HEATS = (1.5, 2.0)
+
+
+def default_components(
+    strengths: Iterable[float], switches: Iterable[int], heats: Iterable[float]
+) -> tuple[Proposal, ...]:
+    """The target, then every strength and every heat of it with every switch."""
+    pairs = [(one, 1.0) for one in strengths] + [(0.0, heat) for heat in heats]
+    ends = sorted(set(switches))
+    others = (Proposal(strength, end, 0.0, heat) for strength, heat in pairs for end in ends)
+    return Proposal.target(), *others
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Proposals and the number of draws of each.
+
+    Attributes:
+        components: J proposals; the first one is the target.
+        counts: Draws of each, J of them.
+    """
+
+    components: tuple[Proposal, ...]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.components[0].is_target:
+            raise ConfigError("the first component of a mixture must be the target.")
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def shares(self) -> Floats:
+        """n_j / n, [J]."""
+        return np.array(self.counts) / max(1, len(self))
+
+    def index(self, number: int) -> int:
+        """Which component a draw is from, by its number: those of the first come first."""
+        return int(np.searchsorted(np.cumsum(self.counts), number, side="right"))
+
+    def used(self) -> "Mixture":
+        """The same without the components that have no draw, the target apart."""
+        pairs = list(zip(self.components, self.counts, strict=True))
+        kept = pairs[:1] + [pair for pair in pairs[1:] if pair[1]]
+        return Mixture(*(tuple(column) for column in zip(*kept, strict=True)))
+
+
+def streams_of(components: Iterable[Proposal]) -> tuple[StreamKey, ...]:
+    """The distinct laws beside the target's that score completions under some proposals."""
+    return tuple(dict.fromkeys(one.stream for one in components if not one.is_target))
+
+
+def log_ratios(
+    components: Sequence[Proposal],
+    token_logp: NDArray[np.floating],
+    token_logs: NDArray[np.floating],
+    streams: Sequence[StreamKey],
+    lengths: NDArray[np.integer],
+) -> Floats:
+    """Log-ratios log q_j(x) - log p(x) of completions under every component, [n, J].
+
+    Args:
+        components: J proposals, whose streams are among ``streams``.
+        token_logp: Target log-probabilities of the first tokens, [n, T], T as long as the
+            longest switch or completion.
+        token_logs: The same under every stream, [n, streams, T].
+        streams: What they are of.
+        lengths: Number of tokens of each completion, [n].
+    """
+    table = np.zeros((len(token_logp), len(components)))
+    for column, one in zip(table.T, components, strict=True):
+        if not one.is_target:
+            logs = token_logs[:, streams.index(one.stream)]
+            column[:] = log_ratio_after(token_logp, logs, lengths, one)
+    return table
+
+
+def allocate(shares: Floats, n: int, *, least: float) -> tuple[int, ...]:
+    """Whole numbers of draws that add up to n, by largest remainders.
+
+    Args:
+        shares: Wanted share of each component, the target's first; of sum 1, [J].
+        n: Draws in all, at least 1.
+        least: Least share of the target: it gets as many draws, rounded up.
+    """
+    shares = np.array(shares, dtype=float)
+    rest = max(float(shares[1:].sum()), 1e-300)
+    if shares[0] < least:
+        shares[1:] *= (1 - least) / rest
+        shares[0] = least
+    exact = shares * n
+    counts = np.floor(exact).astype(int)
+    if counts[0] < least * n:
+        counts[0] += 1
+    order = np.argsort(counts - exact, kind="stable")
+    for j in order:
+        if counts.sum() >= n:
+            break
+        counts[j] += 1
+    return tuple(int(one) for one in counts)
