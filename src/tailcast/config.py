@@ -2,18 +2,26 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from tailcast.errors import ConfigError
+from tailcast.mixtures import default_components
 from tailcast.proposals import Proposal, ProposalGrid
 from tailcast.types import ModelSettings, Operator, Positions, SamplingSettings
 
-__all__ = ["PRESETS", "RunConfig", "make_config", "read_toml"]
+__all__ = ["PRESETS", "Rule", "RunConfig", "make_config", "read_toml"]
+
+Rule = tuple[str, float]
+
+RULES = ("relative-error", "above", "below")
+BUDGETS = ("tokens", "minutes", "judge-calls")
+_MOST_DRAWS = 100_000
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
+        "method": "paper",
         "strengths": tuple(round(0.1 * step, 1) for step in range(1, 11)),
         "switches": tuple(range(0, 151, 5)),
         "mixes": tuple(step / 24 for step in range(25)),
@@ -35,7 +43,25 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
     limit: int | None = Field(None, ge=1, description="Take the first so many queries.")
     judge: str = Field("refusal", description="refusal, pattern:REGEX or python:MODULE:FUNCTION.")
     threshold: float = Field(0.5, gt=0, le=1, description="A hit is a score of at least this.")
+    method: Literal["mc", "paper", "mixture"] | None = Field(
+        None,
+        description="mc: plain sampling; paper: one proposal, given or chosen; mixture: many of "
+        "them and the target. The last where a steering vector is given, paper with proposal.",
+    )
     samples: int = Field(500, ge=1, description="Draws of each query by the main method.")
+    until: Rule | None = Field(
+        None,
+        description="Stop a query once this is known: relative-error 0.25, above 1e-4 or "
+        "below 1e-3; samples are then the most it gets, 100,000 if not given.",
+    )
+    budget: Rule | None = Field(
+        None,
+        description="End the run after the round that spends this: tokens 1e6, minutes 10, "
+        "or judge-calls 1e4.",
+    )
+    defence: float = Field(
+        0.1, gt=0, lt=1, description="Least share of the target's draws in a mixture."
+    )
     monte_carlo: int = Field(0, ge=0, description="Also so many plain draws, for comparison.")
     seed: int = Field(0, ge=0, description="Names all random numbers of the run.")
     level: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
@@ -64,26 +90,37 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
     layer: int | None = Field(None, ge=0, description="Layer to steer; found by itself for pairs.")
     operator: Operator | None = Field(None, description="add or ablate, if not the vector's own.")
     positions: Positions | None = Field(None, description="response or all, if not its own.")
-    proposal: str | None = Field(None, description="STRENGTH,SWITCH,MIX to draw from.")
-    select: bool = Field(False, description="Choose the proposal by cross-entropy from a pilot.")
-    per_query: bool = Field(False, description="Choose one for every query, not one for all.")
+    proposal: str | None = Field(None, description="STRENGTH,SWITCH,MIX[,HEAT] to draw from.")
+    per_query: bool = Field(
+        False, description="paper: choose a proposal for every query, not one for all."
+    )
     strengths: tuple[float, ...] = Field((0.1, 0.2, 0.3, 0.5, 0.75, 1.0), description="Grid.")
-    switches: tuple[int, ...] = Field((1, 2, 4, 8, 16), description="Grid.")
-    mixes: tuple[float, ...] = Field((0.0, 0.1, 0.25, 0.5, 0.75), description="Grid.")
-    pilot_share: float = Field(0.1, gt=0, le=1, description="Share of queries in the pilot.")
-    pilot_samples: int = Field(200, ge=1, description="Draws of each query in the pilot.")
+    heats: tuple[float, ...] = Field((1.5, 2.0), description="Grid of mixture: target's heats.")
+    switches: tuple[int, ...] = Field((2, 4, 8), description="Grid.")
+    mixes: tuple[float, ...] = Field((0.0, 0.1, 0.25, 0.5, 0.75), description="Grid of paper.")
+    pilot_share: float = Field(0.1, gt=0, le=1, description="paper: queries in the pilot.")
+    pilot_samples: int = Field(200, ge=1, description="paper: draws of each query in it.")
     out: str | None = Field(None, description="Run directory.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.proposal and self.select:
-            raise ValueError("proposal and select exclude each other: drop one of them")
         if self.steering and self.pairs:
             raise ValueError("steering and pairs exclude each other: drop one of them")
         if self.steers and not (self.steering or self.pairs):
-            raise ValueError("a proposal needs a steering vector: give steering or pairs")
-        if self.per_query and not self.select:
-            raise ValueError("per_query has no meaning without select: add select")
+            raise ValueError(
+                f"method {self.main_method} needs a steering vector: give steering or pairs"
+            )
+        if self.per_query and not self.selects:
+            raise ValueError("per_query is of method paper without a proposal: drop it")
+        for name, known in (("until", RULES), ("budget", BUDGETS)):
+            rule = getattr(self, name)
+            if rule and (rule[0] not in known or not rule[1] > 0):
+                raise ValueError(
+                    f"{name} {rule[0]} {rule[1]:g} is none of {', '.join(known)} "
+                    "with a number above 0"
+                )
+        if self.main_method == "paper" and (self.until or self.budget):
+            raise ValueError("until and budget are of mc and mixture: drop them, or change method")
         if self.samples % self.continuations:
             raise ValueError(
                 f"samples = {self.samples} is no multiple of continuations = "
@@ -97,7 +134,7 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
             raise ValueError("roulette is played by the own engine only: drop it, or engine")
         if self.proposal:
             self._check_switch(Proposal.parse(self.proposal).switch)
-        if self.select and "switches" in self.model_fields_set:
+        if (self.selects or self.mixes_proposals) and "switches" in self.model_fields_set:
             self._check_switch(max(self.switches, default=0))
         return self
 
@@ -109,9 +146,53 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
             )
 
     @property
+    def main_method(self) -> str:
+        """The method, chosen or by what else is given."""
+        if self.method is not None:
+            return self.method
+        if self.proposal:
+            return "paper"
+        return "mixture" if self.steering or self.pairs else "mc"
+
+    @property
     def steers(self) -> bool:
         """Whether the main method is importance sampling."""
-        return self.proposal is not None or self.select
+        return self.main_method != "mc"
+
+    @property
+    def selects(self) -> bool:
+        """Whether one proposal is to be chosen from a pilot."""
+        return self.main_method == "paper" and self.proposal is None
+
+    @property
+    def mixes_proposals(self) -> bool:
+        """Whether draws are shared out over many proposals."""
+        return self.main_method == "mixture"
+
+    @property
+    def by_rounds(self) -> bool:
+        """Whether the number of draws is decided on the way."""
+        return self.mixes_proposals or self.until is not None or self.budget is not None
+
+    @property
+    def draws(self) -> int:
+        """Most draws of a query by the main method."""
+        fixed = "samples" in self.model_fields_set or not (self.until or self.budget)
+        return self.samples if fixed else _MOST_DRAWS
+
+    @property
+    def target_share(self) -> float:
+        """Least share of the target's draws: more of them where they are what can decide."""
+        return max(self.defence, 0.5) if self.until and self.until[0] == "below" else self.defence
+
+    @property
+    def components(self) -> tuple[Proposal, ...]:
+        """Of the mixture, the target first; the target alone for plain sampling."""
+        if not self.mixes_proposals:
+            return (Proposal.target(),)
+        if self.proposal:
+            return Proposal.target(), Proposal.parse(self.proposal)
+        return default_components(self.strengths, self.grid.switches, self.heats)
 
     @property
     def grid(self) -> ProposalGrid:

@@ -20,9 +20,6 @@ from tailcast.proposals import Floats, Proposal, StreamKey, log_ratio_after
 
 __all__ = ["Mixture", "allocate", "default_components"]
 
-SWITCHES = (2, 4, 8)
-HEATS = (1.5, 2.0)
-
 
 def default_components(
     strengths: Iterable[float], switches: Iterable[int], heats: Iterable[float]

@@ -5,6 +5,8 @@
     selection.json              the pilot's outcome
     samples/STAGE/QUERY/A-B.parquet     draws A .. B-1 of a query
     verdicts/STAGE/QUERY/A-B.parquet    what the judge said of them
+    scores/STAGE/QUERY/A-B.parquet      log-probabilities of the hits under all streams
+    rounds/R.json               how many draws of which component each query got in a round
     estimates.jsonl             one object for each query and method
 
 Every file is written to a hidden name beside its place, synced, and renamed: it is there
@@ -28,13 +30,13 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from tailcast.errors import StoreError
-from tailcast.proposals import Proposal
-from tailcast.types import SampleBatch, Verdicts
+from tailcast.proposals import Proposal, StreamKey
+from tailcast.types import SampleBatch, Scores, Verdicts
 
 __all__ = ["RunStore"]
 
 GROWING = ("samples", "monte_carlo")
-FREE = ("out", "memory", "engine", "engine_model", "engine_seeds")
+FREE = ("out", "budget", "memory", "engine", "engine_model", "engine_seeds")
 
 
 class RunStore:
@@ -216,6 +218,46 @@ class RunStore:
         scores = [np.nan if score is None else score for score in table["score"].to_pylist()]
         hits = np.array(table["hit"].to_pylist(), dtype=bool)
         return Verdicts(np.array(scores, dtype=float), hits, tuple(table["error"].to_pylist()))
+
+    def has_scores(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:
+        """Whether the hits of a shard are scored."""
+        return self._shard_path("scores", stage, query_id, shard).exists()
+
+    def write_scores(
+        self, stage: str, query_id: str, shard: tuple[int, int], scores: Scores
+    ) -> None:
+        """Write the scores of a shard's hits."""
+        hits, streams, steps = scores.token_logs.shape
+        columns = {
+            "draw": scores.draws,
+            "length": scores.lengths,
+            "logp": pa.array(list(scores.token_logp), pa.list_(pa.float64())),
+            "logs": pa.array(
+                list(scores.token_logs.reshape(hits, streams * steps)), pa.list_(pa.float64())
+            ),
+        }
+        facts = {
+            "streams": json.dumps(scores.streams),
+            "tokens": str(steps),
+            "token_forwards": str(scores.token_forwards),
+        }
+        table = pa.table(columns).replace_schema_metadata(facts)
+        self._write_table("scores", stage, query_id, shard, table)
+
+    def read_scores(self, stage: str, query_id: str, shard: tuple[int, int]) -> Scores:
+        """Read the scores of a shard's hits."""
+        table = self._read_table("scores", stage, query_id, shard)
+        facts = table.schema.metadata
+        streams = tuple(StreamKey(*one) for one in json.loads(facts[b"streams"]))
+        shape = (len(table), len(streams), int(facts[b"tokens"]))
+        return Scores(
+            draws=np.array(table["draw"].to_pylist(), dtype=np.int64),
+            token_logp=np.array(table["logp"].to_pylist()).reshape(shape[0], shape[2]),
+            token_logs=np.array(table["logs"].to_pylist()).reshape(shape),
+            lengths=np.array(table["length"].to_pylist(), dtype=np.int64),
+            streams=streams,
+            token_forwards=int(facts[b"token_forwards"]),
+        )
 
     def _shard_path(self, kind: str, stage: str, query_id: str, shard: tuple[int, int]) -> Path:
         name = f"{shard[0]:08d}-{shard[1]:08d}.parquet"

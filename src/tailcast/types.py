@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from tailcast.proposals import Proposal, as_rows, log_weights
+from tailcast.proposals import Proposal, StreamKey, as_rows, log_weights
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,7 @@ __all__ = [
     "Query",
     "SampleBatch",
     "SamplingSettings",
+    "Scores",
     "SteeringVector",
     "Stream",
     "Target",
@@ -230,6 +231,27 @@ class SampleBatch:
         _, switch, mix = as_rows(self.proposals)
         ratio = log_weights(self.token_logp, self.token_logs, self.lengths, switch=switch, mix=mix)
         return ratio + self.log_roulette
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-probabilities of a shard's hits under several streams, all from one scoring path.
+
+    Attributes:
+        draws: Which draws they are of, [hits].
+        token_logp: Of their first tokens under the target, [hits, T].
+        token_logs: The same under every stream, [hits, streams, T].
+        lengths: Tokens of each, [hits].
+        streams: Strengths and heats.
+        token_forwards: What the scoring took, an equal part of the batch it was done in.
+    """
+
+    draws: NDArray[np.int64]
+    token_logp: NDArray[np.float64]
+    token_logs: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    streams: tuple[StreamKey, ...]
+    token_forwards: int
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def _stages(config: RunConfig, queries: Sequence[Query], speed: _Speed) -> tuple
         switch = Proposal.parse(config.proposal).steered_tokens
     steered = config.max_new_tokens + switch
     stages = []
-    if config.select:
+    if config.selects:
         draws = len(pilot_queries(queries, config)) * config.pilot_samples
         streams = 1 + len(config.grid.strengths)
         stages += [stage("pilot", draws, steered), stage("scoring", draws, switch * streams, 0)]

@@ -15,12 +15,14 @@ from tailcast.data import load_queries, queries_digest
 from tailcast.errors import StoreError
 from tailcast.judges import build_judge
 from tailcast.models import build_engine, load_target, planned_rows
+from tailcast.pipeline.check import audits_of, compared, history_case
+from tailcast.pipeline.rounds import run_rounds
 from tailcast.pipeline.select import Selection, select_proposals
 from tailcast.pipeline.shards import Bench, Draws, Rows, draw_stage, read_draws
 from tailcast.pipeline.steer import steering_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
-from tailcast.stats import Estimate, importance_sampling, monte_carlo
+from tailcast.stats import Audit, Estimate, importance_sampling, monte_carlo
 from tailcast.store import RunStore
 from tailcast.types import Engine, Judge, Query, SteeringVector, Target
 
@@ -90,10 +92,11 @@ def run(
 def _measure(
     bench: Bench, queries: Sequence[Query], config: RunConfig, progress: Progress
 ) -> list[Estimate]:
-    """Select, sample and estimate."""
+    """Select, sample, estimate, audit."""
     selection = _selection(bench, queries, config, progress)
     stages = {"mc": config.monte_carlo}
-    stages["is" if config.steers and not selection.given_up else "mc"] = config.samples
+    if not config.by_rounds:
+        stages["is" if config.steers and not selection.given_up else "mc"] = config.samples
 
     def own(query_id: str, number: int) -> Proposal:
         return selection.proposals[query_id]
@@ -104,24 +107,52 @@ def _measure(
     stages = {stage: draws for stage, draws in stages.items() if draws}
     for stage, count in stages.items():
         law = own if stage == "is" else plain
-        draw_stage(bench, stage, queries, count, law=law, progress=progress)
-    estimates = []
-    for query in queries:
-        found = {stage: read_draws(bench.store, stage, query.id) for stage in stages}
-        for one in _estimates(query, found, config):
-            estimates.append(_given_up(one) if selection.given_up else one)
+        draws = {query.id: count for query in queries}
+        draw_stage(bench, stage, queries, draws, law=law, progress=progress)
+    found = {
+        query.id: list(_estimates(query, {one: _read(bench, one, query) for one in stages}, config))
+        for query in queries
+    }
+    cases = {id: compared(*pair) for id, pair in found.items() if len(pair) == 2}
+    if config.by_rounds:
+        counted = (
+            {id: (pair[0].n_hits, pair[0].n) for id, pair in found.items() if pair}
+            if config.roulette == 1.0
+            else {}
+        )
+        history = run_rounds(bench, queries, config.components, progress, plain=counted)
+        for query in queries:
+            one = history[query.id].estimate(config)
+            found[query.id].append(replace(one, query_id=query.id, prompt=query.prompt))
+        cases = {id: history_case(one) for id, one in history.items()} if config.steers else {}
+    audits = audits_of(queries, cases, config.level)
+    bench.store.write_json("audit.json", [one.record() for one in audits])
+    estimates = [_marked(one, selection, audits) for query in queries for one in found[query.id]]
     bench.store.write_lines("estimates.jsonl", [asdict(one) for one in estimates])
     bench.store.write_json("finished.json", _size(config))
     return estimates
 
 
-def _estimates(
-    query: Query, found: Mapping[str, Draws | None], config: RunConfig
-) -> Iterator[Estimate]:
+def _read(bench: Bench, stage: str, query: Query) -> Draws:
+    draws = read_draws(bench.store, stage, query.id)
+    assert draws is not None, f"{stage} of {query.id} is not drawn"
+    return draws
+
+
+def _marked(one: Estimate, selection: Selection, audits: Sequence[Audit]) -> Estimate:
+    """The estimate with what the whole run says of it."""
+    if selection.given_up:
+        one = one.marked("weak", "the pilot found no proposal, this is plain sampling")
+    fired = next((each for each in audits if each.fires), None)
+    if fired is not None and one.method in ("is", "mixture"):
+        one = one.marked("weak", f"audit of {fired.name}: {fired.sentence}")
+    return one
+
+
+def _estimates(query: Query, found: Mapping[str, Draws], config: RunConfig) -> Iterator[Estimate]:
     """One estimate for each stage; draws of the target bound the others from above."""
     ceiling = 1.0
     for stage, draws in found.items():
-        assert draws is not None
         one = _estimate(query, stage, draws, config)
         if one.method == "mc":
             ceiling = one.p_high_guaranteed
@@ -142,30 +173,16 @@ def _estimate(query: Query, stage: str, draws: Draws, config: RunConfig) -> Esti
 
     one = replace(with_hits(draws.hits), query_id=query.id, prompt=query.prompt, cost=draws.cost)
     failed = int(draws.failed.sum())
-    if not failed:
-        return one
-    upper = with_hits(draws.hits | draws.failed)
-    reason = (
-        f"the judge failed on {failed} of {one.n} completions: they count as no hit in p and "
-        "as hits in ci_high; mend the judge"
-    )
-    return replace(
-        one,
-        ci_high=max(one.ci_high, upper.ci_high),
-        p_high_guaranteed=max(one.p_high_guaranteed, upper.p_high_guaranteed),
-    ).marked("weak", reason)
-
-
-def _given_up(estimate: Estimate) -> Estimate:
-    return estimate.marked("weak", "the pilot found no proposal, this is plain sampling")
+    return one.with_failures(failed, with_hits(draws.hits | draws.failed)) if failed else one
 
 
 def _selection(
     bench: Bench, queries: Sequence[Query], config: RunConfig, progress: Progress
 ) -> Selection:
     """The proposal of every query: given, chosen before, or chosen now."""
-    if not config.select:
-        fixed = Proposal.parse(config.proposal) if config.proposal else Proposal.target()
+    if not config.selects:
+        given = config.proposal and config.main_method == "paper"
+        fixed = Proposal.parse(config.proposal or "") if given else Proposal.target()
         return Selection({query.id: fixed for query in queries}, {}, False)
     kept = bench.store.read_json("selection.json")
     if kept is not None:
@@ -190,8 +207,13 @@ def _facts(config: RunConfig, queries: Sequence[Query], inputs: Inputs) -> dict[
     return facts
 
 
-def _size(config: RunConfig) -> dict[str, int]:
-    return {"samples": config.samples, "monte_carlo": config.monte_carlo}
+def _size(config: RunConfig) -> dict[str, Any]:
+    """What may grow or change between calls, and ends a run."""
+    return {
+        "samples": config.draws,
+        "monte_carlo": config.monte_carlo,
+        "budget": list(config.budget) if config.budget else None,
+    }
 
 
 def _record(row: dict[str, Any]) -> Estimate:

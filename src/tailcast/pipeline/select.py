@@ -86,7 +86,8 @@ def _pilot(
     def law(query_id: str, number: int) -> Proposal:
         return grid.draw(draw_generator(f"{config.seed}/{stage}/{query_id}/{number}/phi").random())
 
-    draw_stage(bench, stage, queries, config.pilot_samples, law=law, progress=progress)
+    draws = {query.id: config.pilot_samples for query in queries}
+    draw_stage(bench, stage, queries, draws, law=law, progress=progress)
     found = {query.id: read_draws(bench.store, stage, query.id) for query in queries}
     return {id: draws for id, draws in found.items() if draws is not None}
 

@@ -6,7 +6,7 @@ on nothing but the block and the range, and every draw is seeded by its name (se
 query, number): what is on disk never depends on restarts or on when a block was drawn.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,7 @@ __all__ = [
     "Bench",
     "Draws",
     "Rows",
+    "Todo",
     "draw_stage",
     "read_draws",
     "stops_of",
@@ -124,41 +125,54 @@ class Draws:
 
 
 def draw_stage(
-    bench: Bench, stage: str, queries: Sequence[Query], draws: int, *, law: Law, progress: Progress
-) -> None:
-    """Draw and judge what is missing of ``draws`` draws of every query.
+    bench: Bench, stage: str, queries: Sequence[Query], draws: Mapping[str, int], *, law: Law,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Draw and judge what is missing of a stage.
 
     Args:
         bench: What to draw and judge with.
-        stage: Name of the stage: "mc", "is" or "pilot".
+        stage: Name of the stage: "mc", "is", "pilot", "round-0" ...
         queries: The queries.
-        draws: How many draws each is to have.
+        draws: How many draws each is to have, by id.
         law: The proposal of each draw.
         progress: Told of every shard.
     """
     store = bench.store
-    there = sum(min(draws, _covered(store, stage, query.id)) for query in queries)
-    progress.start(stage, draws * len(queries), there)
+    there = sum(min(draws[query.id], _covered(store, stage, query.id)) for query in queries)
+    progress.start(stage, sum(draws[query.id] for query in queries), there)
     for first in range(0, len(queries), BLOCK_QUERIES):
         block = queries[first : first + BLOCK_QUERIES]
         for query in block:
             for shard in store.shards(stage, query.id):
                 _judge(bench, stage, query, shard, progress)
-        while (start := min(_covered(store, stage, query.id) for query in block)) < draws:
-            shard = _next_shard(store, stage, block, start, draws)
-            _draw(bench, stage, block, shard, law)
-            for query in block:
+        while todo := _next_shards(store, stage, block, draws):
+            _draw(bench, stage, todo, law)
+            for query, shard in todo:
                 _judge(bench, stage, query, shard, progress)
 
 
-def _next_shard(
-    store: RunStore, stage: str, block: Sequence[Query], start: int, draws: int
-) -> tuple[int, int]:
-    """The range to draw next: one that was cut short by a kill, or a new one."""
-    begun = [shard for query in block for shard in store.shards(stage, query.id)]
-    return next(
-        (shard for shard in begun if shard[0] == start), (start, min(start + SHARD_DRAWS, draws))
-    )
+Todo = Sequence[tuple[Query, tuple[int, int]]]
+"""Queries with the range of draws that each is to get, all from the same first one."""
+
+
+def _next_shards(
+    store: RunStore, stage: str, block: Sequence[Query], draws: Mapping[str, int]
+) -> Todo:
+    """What to draw next: ranges that were cut short by a kill, or new ones; none when done."""
+    covered = {one.id: _covered(store, stage, one.id) for one in block}
+    missing = [covered[one.id] for one in block if covered[one.id] < draws[one.id]]
+    if not missing:
+        return ()
+    start = min(missing)
+    begun = [
+        shard[1]
+        for one in block
+        for shard in store.shards(stage, one.id)
+        if shard[0] == start and shard[1] < draws[one.id]
+    ]
+    end = min(begun, default=start + SHARD_DRAWS)
+    return [(one, (start, min(end, draws[one.id]))) for one in block if draws[one.id] > start]
 
 
 def read_draws(store: RunStore, stage: str, query_id: str) -> Draws | None:
@@ -181,13 +195,11 @@ def _covered(store: RunStore, stage: str, query_id: str) -> int:
     return end
 
 
-def _draw(
-    bench: Bench, stage: str, block: Sequence[Query], shard: tuple[int, int], law: Law
-) -> None:
-    """Draw a range of every query of a block; keep what is not there yet."""
-    several = bench.config.continuations if stage == "is" else 1
+def _draw(bench: Bench, stage: str, todo: Todo, law: Law) -> None:
+    """Draw ranges of the queries of a block; keep what is not there yet."""
+    several = bench.config.continuations if stage.startswith(("is", "round")) else 1
     requests = []
-    for query in block:
+    for query, shard in todo:
         prompt, name = bench.target.encode(query), f"{bench.config.seed}/{stage}/{query.id}"
         for number in range(*shard):
             first = number // several
@@ -196,9 +208,12 @@ def _draw(
             requests.append(
                 DrawRequest(query.id, prompt, proposal, number, f"{name}/{number}", shared)
             )
-    name = f"{stage} of {block[0].id} to {block[-1].id}, draws {shard[0]} to {shard[1] - 1},"
-    for batch in _drawn_in_memory(bench, block, requests, name):
-        if shard not in bench.store.shards(stage, batch.query_id):
+    block = [query for query, _ in todo]
+    start, end = todo[0][1][0], max(shard[1] for _, shard in todo)
+    name = f"{stage} of {block[0].id} to {block[-1].id}, draws {start} to {end - 1},"
+    found = _drawn_in_memory(bench, block, requests, name)
+    for batch, (query, shard) in zip(found, todo, strict=True):
+        if shard not in bench.store.shards(stage, query.id):
             bench.store.write_batch(stage, shard, batch)
 
 

@@ -29,19 +29,30 @@ class Rule:
 RULES = (
     Rule("n_hits", 20, 5, False, "draw more samples or steer more strongly"),
     Rule("ess_hits", 10, 3, False, "draw more samples or steer more mildly"),
-    Rule("max_share", 0.2, 0.5, True, "one sample owns the estimate: raise mix or draw more"),
-    Rule("khat", 0.7, 1.0, True, "the weights' tail is heavy: raise mix or shorten switch"),
+    Rule(
+        "max_share",
+        0.2,
+        0.5,
+        True,
+        "one sample owns the estimate: draw more, or raise mix or defence",
+    ),
+    Rule(
+        "khat",
+        0.7,
+        1.0,
+        True,
+        "the weights' tail is heavy: shorten switch, or raise mix or defence",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What the weights of n draws say of themselves.
+    """What the weights of the hits say of themselves.
 
     Attributes:
         n_hits: Number of draws with h = 1 and w > 0.
-        ess: Effective sample size of w, (sum w)^2 / sum w^2.
-        ess_hits: The same of w*h.
+        ess_hits: Effective sample size of w*h, (sum w h)^2 / sum (w h)^2.
         max_share: Share of the largest w*h in their sum; None without hits.
         khat: Pareto shape of the hits' largest weights; None below 25 hits or when all
             weights are equal.
@@ -50,7 +61,6 @@ class Diagnostics:
     """
 
     n_hits: int
-    ess: float
     ess_hits: float
     max_share: float | None
     khat: float | None
@@ -89,14 +99,13 @@ def pareto_khat(log_weights: NDArray[np.floating]) -> float | None:
     return float(khat) if np.isfinite(khat) else None
 
 
-def diagnose(log_weights: NDArray[np.floating], hits: NDArray[np.bool_]) -> Diagnostics:
-    """Diagnostics and verdict of n weighted draws.
+def diagnose(log_weights: NDArray[np.floating]) -> Diagnostics:
+    """Diagnostics and verdict of weighted draws.
 
     Args:
-        log_weights: Log-weights, -inf allowed, [n].
-        hits: h of each draw, [n].
+        log_weights: Log-weights of the hits, -inf allowed, [hits].
     """
-    hit_weights = log_weights[hits & np.isfinite(log_weights)]
+    hit_weights = log_weights[np.isfinite(log_weights)]
     n_hits = len(hit_weights)
     share = float(np.exp(hit_weights.max() - np.logaddexp.reduce(hit_weights))) if n_hits else None
     measured = {
@@ -108,7 +117,6 @@ def diagnose(log_weights: NDArray[np.floating], hits: NDArray[np.bool_]) -> Diag
     verdict, reasons = _judge(measured)
     return Diagnostics(
         n_hits=n_hits,
-        ess=effective_sample_size(log_weights),
         ess_hits=float(measured["ess_hits"] or 0.0),
         max_share=share,
         khat=measured["khat"],

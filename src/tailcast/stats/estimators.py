@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tailcast.stats.betting import betting_lower_bound
+from tailcast.stats.betting import betting_lower_bound, betting_upper_bound
 from tailcast.stats.diagnostics import diagnose, effective_sample_size
 from tailcast.stats.intervals import clopper_pearson, weighted_hits_interval
 
-__all__ = ["Estimate", "importance_sampling", "monte_carlo"]
+__all__ = ["Estimate", "importance_sampling", "monte_carlo", "monte_carlo_anytime"]
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,14 @@ class Estimate:
     Attributes:
         query_id: Which query.
         prompt: Its last user message, for reading.
-        method: "mc", "is", or "mc-roulette": plain sampling that follows up few refusals.
+        method: "mc", "is", "mixture", or "mc-roulette": plain sampling that follows up few
+            refusals.
         p: Unbiased estimate of QRISK; None when there was no hit, because zero is not an
             answer: read ``ci_high`` then.
         stderr: Standard error of p; None without hits.
         ci_low: Lower end of the interval.
-        ci_high: Upper end. Exact for "mc"; for "is" it assumes that the proposal visits
-            every way to hit.
+        ci_high: Upper end. Exact for "mc"; for "is" and "mixture" it assumes that the
+            proposals visit every way to hit.
         p_low: The risk is at least this at ``level``, one-sided, with no assumption on the
             proposal; for "is" by betting, at whatever moment one looks.
         p_high_guaranteed: It is at most this, likewise, by draws of the target alone: 1 where
@@ -33,13 +34,16 @@ class Estimate:
         level: Coverage that the interval aims at.
         n: Number of draws.
         n_hits: Number of hits among them.
-        ess: Effective sample size of the weights.
+        ess: Effective sample size of the weights; None for "mixture", where non-hits are not
+            weighed.
         ess_hits: Effective sample size of the weighted hits.
         khat: Pareto k-hat of the hits' weights, where it can be computed.
         max_share: Share of the largest weighted hit in the estimate.
         verdict: "ok", "weak" or "unreliable".
         reasons: Why the verdict is not "ok", and what to do.
         cost: Token forwards of the target and calls of the judge that were paid for.
+        ended: What ended its sampling: "samples", a rule that was fulfilled, or the budget;
+            empty where the number of draws was fixed.
     """
 
     query_id: str
@@ -54,19 +58,37 @@ class Estimate:
     level: float
     n: int
     n_hits: int
-    ess: float
+    ess: float | None
     ess_hits: float
     khat: float | None
     max_share: float | None
     verdict: str
     reasons: tuple[str, ...] = ()
     cost: dict[str, int] = field(default_factory=dict)
+    ended: str = ""
 
     def marked(self, verdict: str, reason: str) -> "Estimate":
         """The same estimate with a verdict at least as bad and one more reason."""
         order = ("ok", "weak", "unreliable")
         worst = max(self.verdict, verdict, key=order.index)
         return replace(self, verdict=worst, reasons=(*self.reasons, reason))
+
+    def with_failures(self, failed: int, upper: "Estimate") -> "Estimate":
+        """The same with upper ends that hold if the judge was wrong to fail.
+
+        Args:
+            failed: On how many completions it failed.
+            upper: The estimate if all of them were hits.
+        """
+        reason = (
+            f"the judge failed on {failed} of {self.n} completions: they count as no hit in p "
+            "and as hits in ci_high; mend the judge"
+        )
+        return replace(
+            self,
+            ci_high=max(self.ci_high, upper.ci_high),
+            p_high_guaranteed=max(self.p_high_guaranteed, upper.p_high_guaranteed),
+        ).marked("weak", reason)
 
 
 def monte_carlo(hits: NDArray[np.bool_], *, level: float = 0.95) -> Estimate:
@@ -110,6 +132,28 @@ def monte_carlo(hits: NDArray[np.bool_], *, level: float = 0.95) -> Estimate:
     )
 
 
+def monte_carlo_anytime(hits: int, n: int, *, level: float = 0.95, look: int = 0) -> Estimate:
+    """The same where the number of draws was decided on the way.
+
+    Args:
+        hits: Number of hits.
+        n: Number of draws, at least 1.
+        level: Coverage.
+        look: How often the estimate was looked at, this time included: the exact interval's
+            level is spread over all looks, and the one-sided bounds are by betting. 0 if the
+            number was fixed in advance.
+    """
+    spread = 1 - (1 - level) / (look * (look + 1)) if look else level
+    one = replace(monte_carlo(np.arange(n) < hits, level=spread), level=level)
+    if not look:
+        return one
+    return replace(
+        one,
+        p_low=betting_lower_bound(np.zeros(hits), n, level=level),
+        p_high_guaranteed=betting_upper_bound(hits, n, level=level),
+    )
+
+
 def importance_sampling(
     log_weights: NDArray[np.floating],
     hits: NDArray[np.bool_],
@@ -135,7 +179,7 @@ def importance_sampling(
         prefixes = importance_sampling(*_by_prefix(log_weights, hits, continuations), level=level)
         return replace(prefixes, n=len(hits), n_hits=int(np.count_nonzero(hits)))
     n = len(hits)
-    found = diagnose(log_weights, hits)
+    found = diagnose(log_weights[hits])
     weighted = np.where(hits, np.exp(log_weights), 0.0)
     hit_weights = log_weights[hits & np.isfinite(log_weights)]
     low, high = weighted_hits_interval(hit_weights, n, level=level)

@@ -1,0 +1,208 @@
+"""Adaptive rounds: each round's mixture follows from all that was seen before it.
+
+The first round spreads its draws evenly over the components and is the pilot; from the second
+on each query gets the shares that its hits and those of all queries ask for, and more of the
+budget where the relative error is worst (method.md section 5). The plan of a round is written
+before its first draw, so that a run that was killed goes on with the same plan.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tailcast.config import RunConfig
+from tailcast.mixtures import Mixture
+from tailcast.pipeline.allocation import Spent, first_round, next_round
+from tailcast.pipeline.shards import Bench, Draws, draw_stage
+from tailcast.pipeline.stopping import reached, spent_budget
+from tailcast.pipeline.weigh import Work, read_round, score_hits, work_of
+from tailcast.progress import Progress
+from tailcast.proposals import Proposal
+from tailcast.stats import Estimate, Round, mixture_estimate, monte_carlo_anytime
+from tailcast.types import Query
+
+__all__ = ["History", "run_rounds"]
+
+
+@dataclass
+class History:
+    """What the rounds of one query brought.
+
+    Attributes:
+        rounds: Its rounds.
+        pessimistic: The same if every completion that the judge failed on were a hit.
+        works: What the draws cost.
+        cost: Token forwards and judge calls paid for.
+        failed: Completions that the judge failed on.
+        plain: Hits and number of draws of the target made beside the rounds.
+        ended: What ended its sampling; empty while it goes on.
+    """
+
+    rounds: list[Round] = field(default_factory=list)
+    pessimistic: list[Round] = field(default_factory=list)
+    works: list[Work] = field(default_factory=list)
+    cost: dict[str, int] = field(default_factory=lambda: {"token_forwards": 0, "judge_calls": 0})
+    failed: int = 0
+    plain: tuple[int, int] = (0, 0)
+    ended: str = ""
+
+    def estimate(self, config: RunConfig) -> Estimate:
+        """The estimate from all rounds so far."""
+        look = len(self.rounds) if config.until else 0
+        one = _estimate(self.rounds, config, look, self.plain)
+        if self.failed:
+            upper = _estimate(self.pessimistic, config, look, self.plain)
+            one = one.with_failures(self.failed, upper)
+        return replace(one, cost=self.cost, ended=self.ended)
+
+    def target_draws(self) -> tuple[int, int]:
+        """Hits among draws of the target, and their number."""
+        return _target_draws(self.rounds, self.plain)
+
+    def foretold(self) -> tuple[float, float]:
+        """Risk by the first round's proposals without the target's draws, and its error.
+
+        The first round, because its draws are spread over everything that was thought of;
+        later ones may leave to the target what it does best.
+        """
+        values = np.exp(self.rounds[0].undefended)
+        n = int(self.rounds[0].counts[1:].sum())
+        if not n:
+            return 0.0, 0.0
+        spread = max(float((values**2).sum() - values.sum() ** 2 / n), 0.0)
+        return float(values.sum() / n), float(np.sqrt(spread) / n)
+
+
+def _target_draws(rounds: Sequence[Round], plain: tuple[int, int]) -> tuple[int, int]:
+    hits = sum(int((one.component == 0).sum()) for one in rounds)
+    return hits + plain[0], sum(int(one.counts[0]) for one in rounds) + plain[1]
+
+
+def _estimate(
+    rounds: Sequence[Round], config: RunConfig, look: int, plain: tuple[int, int]
+) -> Estimate:
+    countable = config.roulette == 1.0 and config.continuations == 1
+    if len(rounds[0].counts) == 1 and countable:
+        hits = sum(len(one.component) for one in rounds)
+        return monte_carlo_anytime(
+            hits, sum(one.n for one in rounds), level=config.level, look=look
+        )
+    target = _target_draws(rounds, plain) if countable else None
+    return mixture_estimate(rounds, level=config.level, look=look, target=target)
+
+
+def run_rounds(
+    bench: Bench, queries: Sequence[Query], components: Sequence[Proposal], progress: Progress,
+    *, plain: Mapping[str, tuple[int, int]],
+) -> dict[str, History]:  # fmt: skip
+    """Draw round after round until the draws, the rule or the budget end it.
+
+    Args:
+        bench: What to draw and judge with.
+        queries: The queries.
+        components: Of the mixture, the target first.
+        progress: Told of every round.
+        plain: Hits and number of the target's draws made before, by query.
+    """
+    config, store = bench.config, bench.store
+    history = {one.id: History(plain=plain.get(one.id, (0, 0))) for one in queries}
+    plan: dict[str, Any] = {}
+    done, number, seconds = 0, 0, 0.0
+    while True:
+        begun, name = time.monotonic(), f"rounds/{number:04d}.json"
+        plan = store.read_json(name) or _plan(config, components, history, done, plan)
+        if not plan:
+            return history
+        store.write_json(name, plan)
+        mixtures = {id: Mixture(tuple(components), tuple(n)) for id, n in plan["counts"].items()}
+        mine = [query for query in queries if query.id in mixtures]
+        _draw_round(bench, f"round-{number}", mine, mixtures, plan["streams"], progress)
+        for query in mine:
+            _take(bench, f"round-{number}", query, mixtures[query.id], history[query.id])
+        done, number = done + plan["size"], number + 1
+        seconds = plan.setdefault("seconds", round(seconds + time.monotonic() - begun, 3))
+        store.write_json(name, plan)
+        _close(config, history, seconds)
+        progress.say(_said(number, history, config))
+
+
+def _plan(
+    config: RunConfig, components: Sequence[Proposal], history: Mapping[str, History], done: int,
+    last: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """The next round; empty when nothing is left to do."""
+    spent = {
+        id: Spent(tuple(one.rounds), tuple(one.works), one.estimate(config) if done else None)
+        for id, one in history.items()
+    }
+    ids = [id for id, one in history.items() if not one.ended]
+    left = config.draws // config.continuations - done
+    if left <= 0 or not ids:
+        for id in ids:
+            history[id].ended = "samples"
+        return {}
+    if done and len(components) > 1:
+        plan = next_round(spent, ids, components, last["streams"], done, left, config.target_share)
+    else:
+        plan = first_round(ids, components, done, left, config.target_share)
+    return {**plan, "components": [str(one) for one in components]}
+
+
+def _draw_round(
+    bench: Bench, stage: str, queries: Sequence[Query], mixtures: Mapping[str, Mixture],
+    streams: Sequence[int], progress: Progress,
+) -> None:  # fmt: skip
+    """Draw, judge and score."""
+
+    def law(query_id: str, number: int) -> Proposal:
+        mixture = mixtures[query_id]
+        return mixture.components[mixture.index(number)]
+
+    several = bench.config.continuations
+    draws = {id: len(mixture) * several for id, mixture in mixtures.items()}
+    draw_stage(bench, stage, queries, draws, law=law, progress=progress)
+    components = next(iter(mixtures.values())).components
+    score_hits(bench, stage, queries, [components[index] for index in streams])
+
+
+def _take(bench: Bench, stage: str, query: Query, mixture: Mixture, history: History) -> None:
+    """Read what a round brought to a query."""
+    found, draws = read_round(bench, stage, query, mixture)
+    history.rounds.append(found)
+    failed = int(draws.failed.sum())
+    history.failed += failed
+    worst = read_round(bench, stage, query, mixture, failed_hit=True)[0] if failed else found
+    history.pessimistic.append(worst)
+    history.works.append(work_of(draws, mixture, bench.config.continuations))
+    _add_cost(bench, stage, query, draws, history)
+
+
+def _add_cost(bench: Bench, stage: str, query: Query, draws: Draws, history: History) -> None:
+    scored = sum(
+        bench.store.read_scores(stage, query.id, one).token_forwards
+        for one in bench.store.shards(stage, query.id)
+    )
+    for name, number in draws.cost.items():
+        history.cost[name] += number
+    history.cost["token_forwards"] += scored
+
+
+def _close(config: RunConfig, history: Mapping[str, History], seconds: float) -> None:
+    """End the queries whose rule is fulfilled, or all of them with the budget."""
+    for one in history.values():
+        if not one.ended:
+            one.ended = reached(config.until, one.estimate(config))
+    over = spent_budget(config.budget, [one.cost for one in history.values()], seconds)
+    for one in history.values():
+        one.ended = one.ended or over
+
+
+def _said(number: int, history: Mapping[str, History], config: RunConfig) -> str:
+    hits = sum(len(one.component) for each in history.values() for one in each.rounds)
+    silent = sum(not any(len(one.component) for one in each.rounds) for each in history.values())
+    ended = sum(bool(one.ended) for one in history.values())
+    text = f"Round {number}: {hits} hits so far, {silent} queries without any"
+    return f"{text}, {ended} ended." if config.until else f"{text}."

@@ -1,0 +1,152 @@
+"""From a round's draws on disk to its weighted hits.
+
+Only hits need a weight. Each is scored once under every stream of the mixture; all
+log-probabilities of one weight come from one such scoring (method.md section 5).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailcast.mixtures import Mixture, log_ratios, streams_of
+from tailcast.pipeline.shards import BLOCK_QUERIES, Bench, Draws, Todo, read_draws
+from tailcast.proposals import Proposal
+from tailcast.sampling import score
+from tailcast.stats import Round
+from tailcast.types import Query, Scores
+
+__all__ = ["Work", "read_round", "score_hits", "work_of"]
+
+_HANDLING = 0.5  # what sampling and judging a token costs, in forwards of one
+
+
+def score_hits(
+    bench: Bench, stage: str, queries: Sequence[Query], components: Sequence[Proposal]
+) -> None:
+    """Score what is not scored yet of a stage's hits, block after block."""
+    for first in range(0, len(queries), BLOCK_QUERIES):
+        block = [
+            (query, shard)
+            for query in queries[first : first + BLOCK_QUERIES]
+            for shard in bench.store.shards(stage, query.id)
+            if not bench.store.has_scores(stage, query.id, shard)
+        ]
+        if block:
+            _score_block(bench, stage, block, components)
+
+
+def _score_block(bench: Bench, stage: str, block: Todo, components: Sequence[Proposal]) -> None:
+    """Score the hits of some shards in one batch."""
+    streams = streams_of(components)
+    prompts, completions, rows = [], [], []
+    for query, shard in block:
+        batch = bench.store.read_batch(stage, query.id, shard)
+        verdicts = bench.store.read_verdicts(stage, query.id, shard)
+        hits = np.flatnonzero(verdicts.hits | verdicts.failed)
+        rows.append((query, shard, batch.draws[hits], batch.lengths[hits]))
+        prompts += [bench.target.encode(query)] * len(hits)
+        completions += [batch.tokens[row, : batch.lengths[row]].tolist() for row in hits]
+    logp, logs, forwards = score(
+        bench.target, prompts, completions, streams, bench.config.sampling_settings,
+        steering=bench.steering, tokens=max(one.steered_tokens for one in components),
+        slots=bench.rows.number,
+    )  # fmt: skip
+    at = 0
+    for number, (query, shard, draws, lengths) in enumerate(rows):
+        mine = slice(at, at + len(draws))
+        at += len(draws)
+        own = forwards // len(rows) + (number < forwards % len(rows))
+        found = Scores(draws, logp[mine], logs[mine], lengths, streams, own)
+        bench.store.write_scores(stage, query.id, shard, found)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a query's draws of each component cost in a round.
+
+    Attributes:
+        draws: Draws, [J].
+        cost: Forwards of distinct prefixes and the handling of every token, [J].
+    """
+
+    draws: NDArray[np.float64]
+    cost: NDArray[np.float64]
+
+
+def read_round(
+    bench: Bench, stage: str, query: Query, mixture: Mixture, *, failed_hit: bool = False
+) -> tuple[Round, Draws]:
+    """A round of one query, with the draws that it is made of.
+
+    Args:
+        bench: Where it lies.
+        stage: Name of the round's stage.
+        query: Which query.
+        mixture: Its components and their draws (prefixes, where each has several continuations).
+        failed_hit: Whether completions that the judge failed on count as hits.
+    """
+    draws = read_draws(bench.store, stage, query.id)
+    assert draws is not None, f"{stage} of {query.id} is not drawn"
+    several = bench.config.continuations
+    scored = [bench.store.read_scores(stage, query.id, one)
+              for one in bench.store.shards(stage, query.id)]  # fmt: skip
+    ratios = np.concatenate([_ratios(mixture.components, one) for one in scored])
+    numbers = np.concatenate([one.draws for one in scored])
+    counted = (draws.hits | draws.failed)[numbers] if failed_hit else draws.hits[numbers]
+    numbers, ratios = numbers[counted], ratios[counted]
+    prefixes, first, member = np.unique(numbers // several, return_index=True, return_inverse=True)
+    extra = np.concatenate([batch.log_roulette for batch in draws.batches])[numbers]
+    values = np.full(len(prefixes), -np.inf)
+    np.logaddexp.at(values, member, extra)
+    ends = np.cumsum(mixture.counts)
+    found = Round(
+        counts=np.array(mixture.counts),
+        component=np.searchsorted(ends, prefixes, side="right"),
+        log_ratios=ratios[first],
+        log_values=values - np.log(several),
+    )
+    return found, draws
+
+
+def _ratios(components: Sequence[Proposal], scores: Scores) -> NDArray[np.float64]:
+    """Log q_j - log p of scored hits; NaN for components of streams that were not scored."""
+    known = [one for one in components if one.is_target or one.stream in scores.streams]
+    found = log_ratios(known, scores.token_logp, scores.token_logs, scores.streams, scores.lengths)
+    table = np.full((len(found), len(components)), np.nan)
+    table[:, [components.index(one) for one in known]] = found
+    return table
+
+
+def work_of(draws: Draws, mixture: Mixture, continuations: int) -> Work:
+    """What the draws of each component cost, equal prefixes counted once within it."""
+    ends = np.cumsum(mixture.counts)
+    number = np.concatenate([batch.draws for batch in draws.batches]) // continuations
+    component = np.searchsorted(ends, number, side="right")
+    count = np.bincount(component, minlength=len(ends)).astype(float)
+    cost = np.zeros(len(ends))
+    for j in np.flatnonzero(count):
+        cost[j] = _cost(draws, component == j, mixture.components[j])
+    return Work(count, cost)
+
+
+def _cost(draws: Draws, mine: NDArray[np.bool_], proposal: Proposal) -> float:
+    tokens = np.concatenate([batch.tokens for batch in draws.batches])[mine]
+    lengths = np.concatenate([batch.lengths for batch in draws.batches])[mine]
+    steered = np.minimum(lengths, proposal.steered_tokens if proposal.strength else 0)
+    return (
+        _distinct(tokens, lengths) + _distinct(tokens, steered) + _HANDLING * float(lengths.sum())
+    )
+
+
+def _distinct(tokens: NDArray[np.int32], lengths: NDArray[np.int64]) -> int:
+    """Number of distinct prefixes, the empty one included and the whole rows not."""
+    if not len(tokens) or not lengths.any():
+        return 0
+    kept = np.where(np.arange(tokens.shape[1]) < lengths[:, None] - 1, tokens, -1)
+    kept = kept[np.lexsort(kept.T[::-1])]
+    own = (kept >= 0).sum(axis=1) + 1
+    same = (kept[1:] == kept[:-1]) & (kept[1:] >= 0)
+    shared = np.cumprod(same, axis=1).sum(axis=1) + 1
+    return int(own.sum() - shared.sum())
