@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 __all__ = ["clopper_pearson", "weighted_hits_interval"]
 
 _PIVOTS = 20_000
+_FEWEST = 5  # hits that a log-normal law can be fitted to
+_CONTRADICTED = 1.0  # nats that its mean may lie above that of the weights themselves
 
 
 def clopper_pearson(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
@@ -68,14 +70,33 @@ def weighted_hits_interval(
 
 def _pivotal(log_weights: NDArray[np.floating], n: int, level: float) -> tuple[float, float]:
     """A binomial share of hits times a log-normal mean of their weights."""
-    hits, spread = len(log_weights), np.std(log_weights, ddof=1)
+    top = _log_normal_part(log_weights)
+    hits, spread = len(top), np.std(top, ddof=1)
+    rest = np.logaddexp.reduce(log_weights) - np.logaddexp.reduce(top)
     rng = np.random.default_rng(20_260_422)
     variance = spread**2 * (hits - 1) / rng.chisquare(hits - 1, _PIVOTS)
-    centre = np.mean(log_weights) + rng.standard_normal(_PIVOTS) * np.sqrt(variance / hits)
+    centre = np.mean(top) + rng.standard_normal(_PIVOTS) * np.sqrt(variance / hits)
     share = rng.beta(hits + 0.5, n - hits + 0.5, _PIVOTS)
-    log_mean = np.log(share) + centre + variance / 2
+    log_mean = np.log(share) + centre + variance / 2 + rest
     low, high = np.exp(np.minimum(np.quantile(log_mean, [(1 - level) / 2, (1 + level) / 2]), 0.0))
     return float(low), float(high)
+
+
+def _log_normal_part(log_weights: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The largest weights, as many of them as a log-normal law does not contradict.
+
+    On the log scale the weights of a mixture are skewed to the left: most hits of a strong
+    component weigh next to nothing. The mean of a log-normal law through all of them would
+    lie far above any weight seen; then the lower half is left out, and what it adds to the
+    estimate is added as it is.
+    """
+    top = np.sort(log_weights)
+    while len(top) >= 2 * _FEWEST:
+        plug_in = float(np.mean(top) + np.var(top, ddof=1) / 2)
+        if plug_in - float(np.logaddexp.reduce(top) - np.log(len(top))) <= _CONTRADICTED:
+            break
+        top = top[len(top) // 2 :]
+    return top
 
 
 def _log_normal(log_weights: NDArray[np.floating], n: int, level: float) -> tuple[float, float]:
