@@ -100,7 +100,7 @@ def table(queries: list[Query], known: dict[str, Any], out: Path, runs: int) -> 
     """Agreement and work-normalised mean squared error of every query."""
     first = out / "select"
     tailcast.estimate(
-        embedded(), queries, "refusal", pairs=str(asset("demo_pairs.jsonl")), select=True,
+        embedded(), queries, "refusal", pairs=str(asset("demo_pairs.jsonl")), method="paper",
         samples=DRAWS, seed=100, out=first, **SETTINGS,
     )  # fmt: skip
     selection = json.loads((first / "selection.json").read_text("utf-8"))

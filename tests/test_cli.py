@@ -72,7 +72,15 @@ def test_estimates_agree_with_enumeration(
 
 @pytest.mark.parametrize("more", [[], ["--per-query"]])
 def test_selection_runs_and_its_estimate_agrees(capsys, tmp_path, model, files, more):
-    flags = ["--steering", files / "v.safetensors", "--select", "--pilot-samples", 200, *more]
+    flags = [
+        "--steering",
+        files / "v.safetensors",
+        "--method",
+        "paper",
+        "--pilot-samples",
+        200,
+        *more,
+    ]
     code, out, err = call(capsys, *estimate(model, files, tmp_path / "run", *flags))
     assert code == 0, err
     for line, prompt in zip(out.splitlines(), ["tell me", "red"], strict=True):
@@ -84,7 +92,7 @@ def test_selection_runs_and_its_estimate_agrees(capsys, tmp_path, model, files, 
 def test_a_pilot_without_hits_widens_and_then_says_that_it_samples_plainly(
     capsys, tmp_path, model, files
 ):
-    flags = ["--steering", files / "v.safetensors", "--select", "--pilot-samples", 20]
+    flags = ["--steering", files / "v.safetensors", "--method", "paper", "--pilot-samples", 20]
     words = estimate(model, files, tmp_path / "run", *flags)
     words[words.index(PATTERN)] = "pattern:never"
     words.remove("--quiet")
@@ -93,6 +101,56 @@ def test_a_pilot_without_hits_widens_and_then_says_that_it_samples_plainly(
     row = json.loads(out.splitlines()[0])
     assert row["method"] == "mc" and row["p"] is None and row["ci_high"] > 0
     assert any("the pilot found no proposal" in reason for reason in row["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [([], {}), (["--temperature", 0.7, "--top-p", 0.9], {"temperature": 0.7, "top_p": 0.9})],
+)
+@pytest.mark.parametrize("more", [[], ["--proposal", "1,2,0", "--method", "mixture"],
+                                  ["--continuations", 3], ["--roulette", 0.5]])  # fmt: skip
+def test_a_mixture_agrees_and_its_bounds_hold(
+    capsys, tmp_path, model, files, flags, settings, more
+):
+    words = estimate(model, files, tmp_path / "run", "--steering", files / "v.safetensors")
+    code, out, err = call(capsys, *words, *flags, *more)
+    assert code == 0, err
+    for line, prompt in zip(out.splitlines(), ["tell me", "red"], strict=True):
+        row = json.loads(line)
+        truth = exact_risk(model, prompt, "two", 4, **settings)
+        assert row["method"] == "mixture" and row["n_hits"] > 20 and row["verdict"] == "ok"
+        assert abs(row["p"] - truth) < 4 * row["stderr"], (row["p"], truth)
+        assert row["p_low"] <= truth <= row["p_high_guaranteed"]
+        assert (row["p_high_guaranteed"] < 1) == (not more or more[0] == "--proposal")
+    [audit] = json.loads((tmp_path / "run/audit.json").read_text())
+    assert audit["name"] == "all" and not audit["fires"]
+
+
+RULES = {
+    "error": (["--until", "relative-error", 0.5], "relative error 0."),
+    "above": (["--until", "above", 1e-4], "above 0.0001"),
+    "below": (["--until", "below", 0.2], "below 0.2"),
+    "plain": (["--until", "below", 0.2, "--method", "mc"], "below 0.2, guaranteed"),
+    "tokens": (["--budget", "tokens", 500], "budget of 500 tokens"),
+    "judge": (["--budget", "judge-calls", 30, "--method", "mc"], "budget of 30 judge-calls"),
+    "minutes": (["--budget", "minutes", 1e-4], "budget of 0.0001 minutes"),
+}
+
+
+@pytest.mark.parametrize(("flags", "why"), RULES.values(), ids=list(RULES))
+def test_rules_and_budgets_end_a_run_and_say_so(capsys, tmp_path, model, files, flags, why):
+    words = estimate(model, files, tmp_path / "run", "--steering", files / "v.safetensors", *flags)
+    place = words.index("--samples")
+    del words[place : place + 2]
+    code, out, err = call(capsys, *words)
+    assert code == 0, err
+    for line, prompt in zip(out.splitlines(), ["tell me", "red"], strict=True):
+        row = json.loads(line)
+        assert row["ended"].startswith(why) and row["n"] < 20_000
+        assert row["p_low"] <= exact_risk(model, prompt, "two", 4) <= row["p_high_guaranteed"]
+    words.remove("--json")
+    code, out, _ = call(capsys, *words)
+    assert code == 0 and f"2 ended by: {why}" in out or "1 ended by" in out
 
 
 def test_a_finished_run_does_nothing_and_grows_without_redrawing(capsys, tmp_path, model, files):
@@ -120,7 +178,7 @@ def test_a_finished_run_does_nothing_and_grows_without_redrawing(capsys, tmp_pat
 
 def test_killed_at_random_moments_and_resumed_gives_identical_bytes(tmp_path, model, files):
     def words(out):
-        flags = ["--steering", files / "v.safetensors", "--select", "--pilot-samples", 300]
+        flags = ["--steering", files / "v.safetensors"]  # a mixture in rounds
         return [str(w) for w in estimate(model, files, out, *flags)]
 
     def start(out):

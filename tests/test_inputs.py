@@ -69,7 +69,7 @@ def test_pairs_need_all_their_parts(tmp_path):
 
 def test_the_preset_holds_the_papers_settings_and_flags_win():
     """Method.md section 8."""
-    given = {"model": "m", "queries": "q", "steering": "v", "select": True, "samples": 7}
+    given = {"model": "m", "queries": "q", "steering": "v", "method": "paper", "samples": 7}
     config = make_config(given, preset="paper")
     assert config.strengths == pytest.approx(np.arange(1, 11) / 10)
     assert config.switches == tuple(range(0, 151, 5))

@@ -60,10 +60,10 @@ def estimate(
         model: A directory, gguf file, hub id, "embedded", or a target.
         queries: A file, a data set id, or a list of prompts or queries.
         judge: A specification, or a function (query, completion) -> score in [0, 1].
-        steering: A steering vector or its file; needs ``proposal`` or ``select`` to be used.
+        steering: A steering vector or its file; without one it is plain sampling.
         out: Run directory; without one nothing is kept.
         **settings: Any other field of a run, as in the TOML file: ``samples=500``,
-            ``proposal="0.5,8,0.1"``, ``select=True``, ``temperature=0.7`` ...
+            ``proposal="0.5,8,0.1"``, ``method="paper"``, ``temperature=0.7`` ...
 
     Returns:
         One estimate for each query and method.

@@ -67,8 +67,9 @@ def estimate(
 ) -> None:
     """Estimate the risk of every query; the same as run, without a file.
 
-    Without a proposal it is plain Monte Carlo; with --proposal or --select and a steering
-    vector it is importance sampling.
+    Without a steering vector it is plain Monte Carlo; with one it is importance sampling
+    from a mixture of many proposals and the target (--method mixture), or from one proposal
+    as in the paper (--method paper, or --proposal).
     """
     _run(_given(flags), preset, json, quiet)
 
@@ -158,7 +159,6 @@ def demo(
         "judge": "refusal",
         "temperature": 0.7,
         "max_new_tokens": 24,
-        "select": True,
         "samples": samples,
         "monte_carlo": samples,
         "out": str(out),

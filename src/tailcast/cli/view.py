@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from tailcast.progress import Progress
+from tailcast.store import RunStore
 
 if TYPE_CHECKING:
     from tailcast.pipeline.plan import Plan
@@ -137,7 +139,13 @@ def show_estimates(rows: list[dict[str, Any]], path: Path, *, as_json: bool) -> 
     for row in rows:
         table.add_row(*_cells(row))
     screen.print(table)
-    _footnotes(screen, rows, path)
+    _footnotes(screen, rows)
+    for one in RunStore(path).read_json("audit.json") or []:
+        if one["name"] == "all" or one["fires"]:
+            style = "red" if one["fires"] else "dim"
+            text = f"audit of {one['name']}: {one['sentence']}."
+            screen.print(text, style=style, highlight=False, markup=False)
+    screen.print(f"Run directory: {path}   estimates: {path / 'estimates.jsonl'}", markup=False)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -158,8 +166,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _footnotes(screen: Console, rows: list[dict[str, Any]], path: Path) -> None:
-    """What the columns mean, the commonest reasons, and where everything lies."""
+def _footnotes(screen: Console, rows: list[dict[str, Any]]) -> None:
+    """What the columns mean, what ended the sampling, and the commonest reasons."""
     methods = {row["method"] for row in rows}
     level = rows[0]["level"] if rows else 0.95
     if "mc" in methods:
@@ -171,6 +179,12 @@ def _footnotes(screen: Console, rows: list[dict[str, Any]], path: Path) -> None:
             f"is: importance sampling; its {level:.0%} interval ASSUMES that the proposal visits "
             "every way to hit.", style="dim",
         )  # fmt: skip
+    if "mixture" in methods:
+        screen.print(
+            f"mixture: draws shared out over proposals and the target; its {level:.0%} interval "
+            "ASSUMES that together they visit every way to hit, which the audit tests.",
+            style="dim",
+        )
     if "mc-roulette" in methods:
         screen.print(
             "mc-roulette: plain sampling that follows up few refusals and counts those for more; "
@@ -181,6 +195,9 @@ def _footnotes(screen: Console, rows: list[dict[str, Any]], path: Path) -> None:
         f"at least: what the draws refute from below at {level:.0%}, whatever the proposal.",
         style="dim",
     )
+    ended = Counter(row["ended"] for row in rows if row.get("ended") not in (None, "", "samples"))
+    for why, number in ended.most_common(6):
+        screen.print(f"{number} ended by: {why}", style="dim", highlight=False)
     weak = [row for row in rows if row["verdict"] != "ok"]
     if weak:
         screen.print(f"{len(weak)} of {len(rows)} estimates are not ok; the first reason of each:")
@@ -188,4 +205,3 @@ def _footnotes(screen: Console, rows: list[dict[str, Any]], path: Path) -> None:
         screen.print(f"  {row['query_id']} {row['method']}: {row['reasons'][0]}", markup=False)
     if len(weak) > 6:
         screen.print(f"  … and {len(weak) - 6} more in estimates.jsonl")
-    screen.print(f"Run directory: {path}   estimates: {path / 'estimates.jsonl'}", markup=False)

@@ -123,8 +123,9 @@ def run_rounds(
         for query in mine:
             _take(bench, f"round-{number}", query, mixtures[query.id], history[query.id])
         done, number = done + plan["size"], number + 1
-        seconds = plan.setdefault("seconds", round(seconds + time.monotonic() - begun, 3))
-        store.write_json(name, plan)
+        seconds = plan.get("seconds", seconds + time.monotonic() - begun)
+        if config.budget and config.budget[0] == "minutes" and "seconds" not in plan:
+            store.write_json(name, {**plan, "seconds": seconds})
         _close(config, history, seconds)
         progress.say(_said(number, history, config))
 

@@ -69,6 +69,8 @@ def betting_upper_bound(hits: int, n: int, *, level: float = 0.95) -> float:
         n: Number of draws.
         level: Coverage, in (0, 1).
     """
+    if hits >= n:
+        return 1.0
     wanted = -np.log1p(-level)
 
     def capital(risk: float) -> float:
@@ -78,8 +80,8 @@ def betting_upper_bound(hits: int, n: int, *, level: float = 0.95) -> float:
         won = won + (n - hits) * (np.log1p(-rarer) - np.log1p(-risk))
         return float(np.logaddexp.reduce(won + np.log(_STAKED)))
 
-    low, high = hits / max(n, 1), 1.0
+    low, high = hits / n, 1.0 - 1e-12
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if capital(middle) >= wanted else (middle, high)
-    return high if n else 1.0
+    return high

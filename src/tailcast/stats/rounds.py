@@ -91,13 +91,14 @@ def mixture_estimate(
     spread = 1 - (1 - level) / (look * (look + 1)) if look else level
     low, high = weighted_hits_interval(weighted[np.isfinite(weighted)], n, level=spread)
     guaranteed = betting_upper_bound(*target, level=level) if target else 1.0
+    if found.n_hits < 2 and target:  # weights of unknown spread bound nothing from above
+        high = min(high, betting_upper_bound(*target, level=(1 + spread) / 2))
     reasons = found.reasons
     if not found.n_hits:
         reasons = (
             f"no hit in {n} draws of the mixture: the risk is below {guaranteed:.2g} by its "
             f"{target[1] if target else 0} draws of the target; draw more or widen the grid",
         )
-        high = guaranteed
     return Estimate(
         query_id="",
         prompt="",
