@@ -118,7 +118,7 @@ def test_a_mixture_agrees_and_its_bounds_hold(
     for line, prompt in zip(out.splitlines(), ["tell me", "red"], strict=True):
         row = json.loads(line)
         truth = exact_risk(model, prompt, "two", 4, **settings)
-        assert row["method"] == "mixture" and row["n_hits"] > 20 and row["verdict"] == "ok"
+        assert row["method"] == "mixture" and row["n_hits"] > 20 and row["verdict"] != "unreliable"
         assert abs(row["p"] - truth) < 4 * row["stderr"], (row["p"], truth)
         assert row["p_low"] <= truth <= row["p_high_guaranteed"]
         assert (row["p_high_guaranteed"] < 1) == (not more or more[0] == "--proposal")
@@ -150,7 +150,7 @@ def test_rules_and_budgets_end_a_run_and_say_so(capsys, tmp_path, model, files, 
         assert row["p_low"] <= exact_risk(model, prompt, "two", 4) <= row["p_high_guaranteed"]
     words.remove("--json")
     code, out, _ = call(capsys, *words)
-    assert code == 0 and f"2 ended by: {why}" in out or "1 ended by" in out
+    assert (code == 0 and f"2 ended by: {why}" in out) or "1 ended by" in out
 
 
 def test_a_finished_run_does_nothing_and_grows_without_redrawing(capsys, tmp_path, model, files):

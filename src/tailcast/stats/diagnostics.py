@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 __all__ = ["RULES", "Diagnostics", "Rule", "diagnose", "effective_sample_size", "pareto_khat"]
 
 KHAT_MIN_HITS = 25
+_NEGLIGIBLE = 0.05
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,13 @@ def pareto_khat(log_weights: NDArray[np.floating]) -> float | None:
     return float(khat) if np.isfinite(khat) else None
 
 
-def diagnose(log_weights: NDArray[np.floating]) -> Diagnostics:
+def diagnose(log_weights: NDArray[np.floating], *, bound: float = np.inf) -> Diagnostics:
     """Diagnostics and verdict of weighted draws.
 
     Args:
         log_weights: Log-weights of the hits, -inf allowed, [hits].
+        bound: What no weight can exceed, as a share of the sum of all weights: where that is
+            little, the tail beyond those seen cannot matter and k-hat is not judged.
     """
     hit_weights = log_weights[np.isfinite(log_weights)]
     n_hits = len(hit_weights)
@@ -114,7 +117,8 @@ def diagnose(log_weights: NDArray[np.floating]) -> Diagnostics:
         "max_share": share,
         "khat": pareto_khat(hit_weights),
     }
-    verdict, reasons = _judge(measured)
+    judged = {**measured, "khat": None} if bound < _NEGLIGIBLE else measured
+    verdict, reasons = _judge(judged)
     return Diagnostics(
         n_hits=n_hits,
         ess_hits=float(measured["ess_hits"] or 0.0),

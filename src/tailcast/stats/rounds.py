@@ -87,7 +87,7 @@ def mixture_estimate(
     """
     weighted = np.concatenate([one.log_weighted for one in rounds])
     n = sum(one.n for one in rounds)
-    found = diagnose(weighted)
+    found = diagnose(weighted, bound=_largest_share(rounds, weighted))
     spread = 1 - (1 - level) / (look * (look + 1)) if look else level
     low, high = weighted_hits_interval(weighted[np.isfinite(weighted)], n, level=spread)
     guaranteed = betting_upper_bound(*target, level=level) if target else 1.0
@@ -119,6 +119,13 @@ def mixture_estimate(
         verdict=found.verdict,
         reasons=reasons,
     )
+
+
+def _largest_share(rounds: Sequence[Round], log_weighted: Floats) -> float:
+    """The most that one draw can weigh, by the defence, over what all of them do weigh."""
+    with np.errstate(divide="ignore"):
+        largest = max(np.log(one.n) - np.log(one.counts[0]) for one in rounds)
+    return float(np.exp(min(largest - np.logaddexp.reduce(log_weighted), 700.0)))
 
 
 def _stratified(rounds: Sequence[Round]) -> float:
