@@ -6,7 +6,7 @@ from tailcast.pipeline.rounds import History
 from tailcast.stats import Audit, Estimate, audit
 from tailcast.types import Query
 
-__all__ = ["audits_of", "compared", "history_case"]
+__all__ = ["Case", "audits_of", "compared", "history_case"]
 
 Case = tuple[int, float, float]
 """Hits among a query's target draws, their expected number, and its standard error."""
@@ -17,9 +17,9 @@ def compared(plain: Estimate, other: Estimate) -> Case:
     return plain.n_hits, plain.n * (other.p or 0.0), plain.n * (other.stderr or 0.0)
 
 
-def history_case(history: History) -> Case:
+def history_case(history: History, continuations: int = 1) -> Case:
     """From the rounds of a mixture."""
-    hits, draws = history.target_draws()
+    hits, draws = history.target_draws(continuations)
     risk, error = history.foretold()
     return hits, draws * risk, draws * error
 

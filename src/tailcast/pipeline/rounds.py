@@ -58,9 +58,9 @@ class History:
             one = one.with_failures(self.failed, upper)
         return replace(one, cost=self.cost, ended=self.ended)
 
-    def target_draws(self) -> tuple[int, int]:
+    def target_draws(self, continuations: int = 1) -> tuple[int, int]:
         """Hits among draws of the target, and their number."""
-        return _target_draws(self.rounds, self.plain)
+        return _target_draws(self.rounds, self.plain, continuations)
 
     def foretold(self) -> tuple[float, float]:
         """Risk by the first round's proposals without the target's draws, and its error.
@@ -76,21 +76,23 @@ class History:
         return float(values.sum() / n), float(np.sqrt(spread) / n)
 
 
-def _target_draws(rounds: Sequence[Round], plain: tuple[int, int]) -> tuple[int, int]:
-    hits = sum(int((one.component == 0).sum()) for one in rounds)
-    return hits + plain[0], sum(int(one.counts[0]) for one in rounds) + plain[1]
+def _target_draws(
+    rounds: Sequence[Round], plain: tuple[int, int], continuations: int
+) -> tuple[int, int]:
+    """A draw of the target has no prefix: its continuations are independent draws."""
+    shares = sum(float(np.exp(one.log_values[one.component == 0]).sum()) for one in rounds)
+    draws = sum(int(one.counts[0]) for one in rounds)
+    return round(shares * continuations) + plain[0], draws * continuations + plain[1]
 
 
 def _estimate(
     rounds: Sequence[Round], config: RunConfig, look: int, plain: tuple[int, int]
 ) -> Estimate:
-    countable = config.roulette == 1.0 and config.continuations == 1
-    if len(rounds[0].counts) == 1 and countable:
-        hits = sum(len(one.component) for one in rounds)
-        return monte_carlo_anytime(
-            hits, sum(one.n for one in rounds), level=config.level, look=look
-        )
-    target = _target_draws(rounds, plain) if countable else None
+    countable = config.roulette == 1.0
+    target = _target_draws(rounds, plain, config.continuations) if countable else None
+    if target and len(rounds[0].counts) == 1:
+        hits, n = _target_draws(rounds, (0, 0), config.continuations)
+        return monte_carlo_anytime(hits, n, level=config.level, look=look)
     return mixture_estimate(rounds, level=config.level, look=look, target=target)
 
 

@@ -15,7 +15,7 @@ from tailcast.data import load_queries, queries_digest
 from tailcast.errors import StoreError
 from tailcast.judges import build_judge
 from tailcast.models import build_engine, load_target, planned_rows
-from tailcast.pipeline.check import audits_of, compared, history_case
+from tailcast.pipeline.check import Case, audits_of, compared, history_case
 from tailcast.pipeline.rounds import run_rounds
 from tailcast.pipeline.select import Selection, select_proposals
 from tailcast.pipeline.shards import Bench, Draws, Rows, draw_stage, read_draws
@@ -115,22 +115,28 @@ def _measure(
     }
     cases = {id: compared(*pair) for id, pair in found.items() if len(pair) == 2}
     if config.by_rounds:
-        counted = (
-            {id: (pair[0].n_hits, pair[0].n) for id, pair in found.items() if pair}
-            if config.roulette == 1.0
-            else {}
-        )
-        history = run_rounds(bench, queries, config.components, progress, plain=counted)
-        for query in queries:
-            one = history[query.id].estimate(config)
-            found[query.id].append(replace(one, query_id=query.id, prompt=query.prompt))
-        cases = {id: history_case(one) for id, one in history.items()} if config.steers else {}
+        cases = _add_rounds(bench, queries, found, progress)
     audits = audits_of(queries, cases, config.level)
     bench.store.write_json("audit.json", [one.record() for one in audits])
     estimates = [_marked(one, selection, audits) for query in queries for one in found[query.id]]
     bench.store.write_lines("estimates.jsonl", [asdict(one) for one in estimates])
     bench.store.write_json("finished.json", _size(config))
     return estimates
+
+
+def _add_rounds(
+    bench: Bench, queries: Sequence[Query], found: dict[str, list[Estimate]], progress: Progress
+) -> dict[str, Case]:
+    """Estimates by adaptive rounds beside those that are there; what the audit compares."""
+    config, countable = bench.config, bench.config.roulette == 1.0
+    plain = {id: (pair[0].n_hits, pair[0].n) for id, pair in found.items() if pair and countable}
+    history = run_rounds(bench, queries, config.components, progress, plain=plain)
+    for query in queries:
+        one = history[query.id].estimate(config)
+        found[query.id].append(replace(one, query_id=query.id, prompt=query.prompt))
+    if not (config.steers and countable):
+        return {}
+    return {id: history_case(one, config.continuations) for id, one in history.items()}
 
 
 def _read(bench: Bench, stage: str, query: Query) -> Draws:
