@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import BaseModel, Field, create_model
 
-from tailcast.cli.view import console, progress_view, show_estimates, show_plan
+from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, StoreError, TailcastError
 from tailcast.store import RunStore
@@ -133,10 +133,39 @@ def show(directory: Path, /, *, json: Json = False) -> None:
     Args:
         directory: A run directory.
     """
-    store = RunStore(directory)
+    store = _existing(directory)
+    show_estimates(store.read_lines("estimates.jsonl"), store.path, as_json=json)
+
+
+@app.command
+def explain(
+    directory: Path, query: str, /, *, method: str | None = None, show_text: bool = False,
+    plot: Path | None = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Say which draws carry an estimate, and which proposals brought them.
+
+    Args:
+        directory: A run directory.
+        query: Id of the query.
+        method: Which of its estimates, if there are several; the last one if not given.
+        show_text: Show the completions too.
+        plot: Also draw the weights to this picture (png, svg or pdf).
+    """
+    from tailcast.pipeline.explain import as_json, explain, plot_explanation
+
+    found = explain(_existing(directory), query, method)
+    if plot is not None:
+        plot_explanation(found, plot)
+    if json:
+        print(as_json(found, texts=show_text))
+    else:
+        show_explanation(found, texts=show_text)
+
+
+def _existing(directory: Path) -> RunStore:
     if not directory.is_dir():
         raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")
-    show_estimates(store.read_lines("estimates.jsonl"), store.path, as_json=json)
+    return RunStore(directory)
 
 
 @app.command

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +25,10 @@ from tailcast.progress import Progress
 from tailcast.store import RunStore
 
 if TYPE_CHECKING:
+    from tailcast.pipeline.explain import Explanation
     from tailcast.pipeline.plan import Plan
 
-__all__ = ["console", "progress_view", "show_estimates", "show_plan"]
+__all__ = ["console", "progress_view", "show_estimates", "show_explanation", "show_plan"]
 
 _STAGES = {
     "mc": "plain sampling",
@@ -112,6 +114,42 @@ def show_plan(plan: "Plan", *, as_json: bool) -> None:
         f"Memory: weights {plan.weights_gib:.2f} GiB, rows {plan.rows_gib:.2f} GiB.\n"
         "Steered draws are counted up to the length limit; fitting a vector is not counted."
     )
+
+
+def show_explanation(found: "Explanation", *, texts: bool, most: int = 12) -> None:
+    """Print what carries an estimate: its proposals, its largest hits, its verdict's reasons."""
+    screen, row = _screen(), found.estimate
+    risk = "no estimate" if row["p"] is None else f"{row['p']:.3g}"
+    screen.print(f"{row['query_id']} by {row['method']}: {risk}, {row['verdict']}", style="bold")
+    for name in ("ci_low", "ci_high", "p_low", "p_high_guaranteed"):
+        screen.print(f"  {name:<18} {row[name]:.3g}", highlight=False)
+    screen.print("Where it comes from:")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("proposal", "draws", "hits", "share"):
+        table.add_column(name, justify="left" if name == "proposal" else "right")
+    for name, draws, hits, share in found.by_proposal:
+        table.add_row(name, str(draws), str(hits), f"{share:.1%}")
+    screen.print(table)
+    screen.print(f"The largest of {len(found.carriers)} hits:")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (
+        "share",
+        "weight",
+        "stage",
+        "draw",
+        "proposal",
+        *(["completion"] if texts else []),
+    ):
+        table.add_column(name, justify="left" if name in ("proposal", "completion") else "right")
+    for one in found.carriers[:most]:
+        text = [repr(one.text[:160])[1:-1].replace("[", "\\[")] if texts else []
+        weight = f"{math.exp(one.log_weighted):.3g}"
+        table.add_row(f"{one.share:.1%}", weight, one.stage, str(one.draw), one.proposal, *text)
+    screen.print(table)
+    for reason in row["reasons"]:
+        screen.print(f"{row['verdict']}: {reason}", highlight=False, markup=False)
+    if not texts and found.carriers:
+        screen.print("Their completions: --show-text", style="dim")
 
 
 def _screen() -> Console:

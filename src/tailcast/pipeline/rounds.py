@@ -151,7 +151,8 @@ def _plan(
         plan = next_round(spent, ids, components, last["streams"], done, left, config.target_share)
     else:
         plan = first_round(ids, components, done, left, config.target_share)
-    return {**plan, "components": [str(one) for one in components]}
+    shown = [(one.strength, one.switch, one.mix, one.heat) for one in components]
+    return {**plan, "components": shown}
 
 
 def _draw_round(
@@ -173,13 +174,17 @@ def _draw_round(
 
 def _take(bench: Bench, stage: str, query: Query, mixture: Mixture, history: History) -> None:
     """Read what a round brought to a query."""
-    found, draws = read_round(bench, stage, query, mixture)
+    several = bench.config.continuations
+    found, draws = read_round(bench.store, stage, query.id, mixture, continuations=several)
     history.rounds.append(found)
     failed = int(draws.failed.sum())
     history.failed += failed
-    worst = read_round(bench, stage, query, mixture, failed_hit=True)[0] if failed else found
-    history.pessimistic.append(worst)
-    history.works.append(work_of(draws, mixture, bench.config.continuations))
+    if failed:
+        found, _ = read_round(
+            bench.store, stage, query.id, mixture, continuations=several, failed_hit=True
+        )
+    history.pessimistic.append(found)
+    history.works.append(work_of(draws, mixture, several))
     _add_cost(bench, stage, query, draws, history)
 
 

@@ -15,6 +15,7 @@ from tailcast.pipeline.shards import BLOCK_QUERIES, Bench, Draws, Todo, read_dra
 from tailcast.proposals import Proposal
 from tailcast.sampling import score
 from tailcast.stats import Round
+from tailcast.store import RunStore
 from tailcast.types import Query, Scores
 
 __all__ = ["Work", "read_round", "score_hits", "work_of"]
@@ -76,27 +77,29 @@ class Work:
 
 
 def read_round(
-    bench: Bench, stage: str, query: Query, mixture: Mixture, *, failed_hit: bool = False
-) -> tuple[Round, Draws]:
+    store: RunStore, stage: str, query_id: str, mixture: Mixture, *, continuations: int = 1,
+    failed_hit: bool = False,
+) -> tuple[Round, Draws]:  # fmt: skip
     """A round of one query, with the draws that it is made of.
 
     Args:
-        bench: Where it lies.
+        store: Where it lies.
         stage: Name of the round's stage.
-        query: Which query.
+        query_id: Which query.
         mixture: Its components and their draws (prefixes, where each has several continuations).
+        continuations: Of each prefix.
         failed_hit: Whether completions that the judge failed on count as hits.
     """
-    draws = read_draws(bench.store, stage, query.id)
-    assert draws is not None, f"{stage} of {query.id} is not drawn"
-    several = bench.config.continuations
-    scored = [bench.store.read_scores(stage, query.id, one)
-              for one in bench.store.shards(stage, query.id)]  # fmt: skip
+    draws = read_draws(store, stage, query_id)
+    assert draws is not None, f"{stage} of {query_id} is not drawn"
+    scored = [store.read_scores(stage, query_id, one) for one in store.shards(stage, query_id)]
     ratios = np.concatenate([_ratios(mixture.components, one) for one in scored])
     numbers = np.concatenate([one.draws for one in scored])
     counted = (draws.hits | draws.failed)[numbers] if failed_hit else draws.hits[numbers]
     numbers, ratios = numbers[counted], ratios[counted]
-    prefixes, first, member = np.unique(numbers // several, return_index=True, return_inverse=True)
+    prefixes, first, member = np.unique(
+        numbers // continuations, return_index=True, return_inverse=True
+    )
     extra = np.concatenate([batch.log_roulette for batch in draws.batches])[numbers]
     values = np.full(len(prefixes), -np.inf)
     np.logaddexp.at(values, member, extra)
@@ -105,7 +108,7 @@ def read_round(
         counts=np.array(mixture.counts),
         component=np.searchsorted(ends, prefixes, side="right"),
         log_ratios=ratios[first],
-        log_values=values - np.log(several),
+        log_values=values - np.log(continuations),
     )
     return found, draws
 

@@ -1,0 +1,185 @@
+"""Which draws make up an estimate, and which proposal brought them?
+
+Read from a run directory alone: no model is loaded, nothing is drawn.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailcast.errors import MissingExtra, StoreError
+from tailcast.mixtures import Mixture
+from tailcast.pipeline.shards import Draws, read_draws
+from tailcast.pipeline.weigh import read_round
+from tailcast.proposals import Proposal
+from tailcast.store import RunStore
+
+__all__ = ["Carrier", "Explanation", "explain", "plot_explanation"]
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A hit and what it adds to the estimate.
+
+    Attributes:
+        stage: Where it was drawn.
+        draw: Its number there.
+        proposal: What it was drawn from.
+        log_weighted: Log of w*h; a prefix with several continuations counts once.
+        share: Of the estimate.
+        text: The completion.
+    """
+
+    stage: str
+    draw: int
+    proposal: str
+    log_weighted: float
+    share: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All hits behind an estimate, the largest first, and the draws of every proposal."""
+
+    estimate: dict[str, Any]
+    carriers: tuple[Carrier, ...]
+    draws: dict[str, int]
+
+    @property
+    def by_proposal(self) -> list[tuple[str, int, int, float]]:
+        """Proposal, draws, hits and share of the estimate, the largest share first."""
+        rows = []
+        for name, count in self.draws.items():
+            mine = [one for one in self.carriers if one.proposal == name]
+            rows.append((name, count, len(mine), sum(one.share for one in mine)))
+        return sorted(rows, key=lambda row: -row[3])
+
+
+def explain(store: RunStore, query_id: str, method: str | None = None) -> Explanation:
+    """Take an estimate apart.
+
+    Args:
+        store: A finished run.
+        query_id: Which query.
+        method: Which of its estimates; the last one if None.
+
+    Raises:
+        StoreError: If the run has no estimate of that query, or not by that method.
+    """
+    rows = [row for row in store.read_lines("estimates.jsonl") if row["query_id"] == query_id]
+    if not rows:
+        known = [row["query_id"] for row in store.read_lines("estimates.jsonl")]
+        shown = ", ".join(dict.fromkeys(known[:6])) + (" ..." if len(known) > 6 else "")
+        raise StoreError(f"query {query_id!r} is not in {store.path}: its queries are {shown}")
+    found = [row for row in rows if method in (None, row["method"])]
+    if not found:
+        methods = ", ".join(row["method"] for row in rows)
+        raise StoreError(f"method {method!r} was not used on {query_id}: there is {methods}.")
+    row = found[-1]
+    parts = list(_parts(store, row))
+    total = np.logaddexp.reduce([-np.inf, *(value for part in parts for value in part[3])])
+    draws: dict[str, int] = {}
+    carriers = []
+    for stage, numbers, names, values, texts, counts in parts:
+        for name, count in counts.items():
+            draws[name] = draws.get(name, 0) + count
+        carriers += [
+            Carrier(stage, int(number), name, float(value), float(np.exp(value - total)), text)
+            for number, name, value, text in zip(numbers, names, values, texts, strict=True)
+        ]
+    carriers.sort(key=lambda one: -one.share)
+    return Explanation(row, tuple(carriers), draws)
+
+
+_Part = tuple[str, NDArray[Any], list[str], NDArray[np.float64], list[str], dict[str, int]]
+
+
+def _parts(store: RunStore, row: dict[str, Any]) -> Iterator[_Part]:
+    """Of every stage: hits' numbers, proposals, log-weights and texts, and draws by proposal."""
+    config = (store.read_json("manifest.json") or {}).get("config", {})
+    if row["method"] != "mixture" and store.shards(_stage(row), row["query_id"]):
+        yield _plain_part(store, _stage(row), row["query_id"])
+        return
+    number = 0
+    while plan := store.read_json(f"rounds/{number:04d}.json"):
+        stage, counts = f"round-{number}", plan["counts"].get(row["query_id"])
+        number += 1
+        if counts is not None:
+            several = int(config.get("continuations", 1))
+            yield _round_part(store, stage, row["query_id"], plan, counts, several)
+
+
+def _stage(row: dict[str, Any]) -> str:
+    return "is" if row["method"] == "is" else "mc"
+
+
+def _plain_part(store: RunStore, stage: str, query_id: str) -> _Part:
+    draws = read_draws(store, stage, query_id)
+    assert draws is not None
+    hits = np.flatnonzero(draws.hits)
+    proposals = [str(one) for batch in draws.batches for one in batch.proposals]
+    counts = {name: proposals.count(name) for name in dict.fromkeys(proposals)}
+    texts = _texts(draws)
+    names = [proposals[hit] for hit in hits]
+    return stage, hits, names, draws.log_weights[hits], [texts[hit] for hit in hits], counts
+
+
+def _round_part(
+    store: RunStore, stage: str, query_id: str, plan: dict[str, Any], counts: list[int],
+    several: int,
+) -> _Part:  # fmt: skip
+    components = tuple(Proposal(*one) for one in plan["components"])
+    mixture = Mixture(components, tuple(counts))
+    found, draws = read_round(store, stage, query_id, mixture, continuations=several)
+    hit = np.unique(np.flatnonzero(draws.hits) // several)
+    texts = _texts(draws)
+    shown = [
+        " / ".join(texts[k] for k in range(one * several, (one + 1) * several) if draws.hits[k])
+        for one in hit
+    ]
+    names = [str(components[j]) for j in found.component]
+    drawn = {str(one): n for one, n in zip(components, counts, strict=True) if n}
+    return stage, hit * several, names, found.log_weighted, shown, drawn
+
+
+def _texts(draws: Draws) -> list[str]:
+    return [text for batch in draws.batches for text in batch.texts]
+
+
+def plot_explanation(found: Explanation, path: Path) -> None:
+    """Draw the hits' weights by proposal, and how few of them carry the estimate.
+
+    Raises:
+        MissingExtra: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("matplotlib", "plot", "a picture") from error
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names = [row[0] for row in found.by_proposal if row[2]][:7]
+    values = [
+        [one.log_weighted / np.log(10) for one in found.carriers if one.proposal == name]
+        for name in names
+    ]
+    left.hist(values, bins=20, stacked=True, label=names)
+    left.set(xlabel="log10 of a hit's weight", ylabel="hits")
+    left.legend(fontsize=7, frameon=False)
+    shares = np.cumsum([one.share for one in found.carriers])
+    right.step(np.arange(1, len(shares) + 1), shares, where="post")
+    right.set(xscale="log", ylim=(0, 1.02), xlabel="largest hits", ylabel="share of the estimate")
+    figure.suptitle(f"{found.estimate['query_id']} by {found.estimate['method']}", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def as_json(found: Explanation, *, texts: bool) -> str:
+    """One JSON object; the completions only where they are asked for."""
+    hits = [{k: v for k, v in vars(one).items() if texts or k != "text"} for one in found.carriers]
+    return json.dumps({"estimate": found.estimate, "draws": found.draws, "hits": hits})
