@@ -37,7 +37,8 @@ def _flags() -> type[BaseModel]:
     for name, info in RunConfig.model_fields.items():
         default = "" if info.is_required() or info.default is None else f" Default: {info.default}."
         text = f"{info.description}{default}"
-        fields[name] = (info.annotation | None, Field(None, description=text))  # type: ignore[operator]
+        kind = str if "Literal" in str(info.annotation) else info.annotation  # checked by RunConfig
+        fields[name] = (kind | None, Field(None, description=text))  # type: ignore[operator]
     return create_model("Flags", **fields)
 
 

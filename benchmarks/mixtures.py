@@ -1,0 +1,168 @@
+"""Mixtures, the paper's method and one defended proposal against 10,000 plain draws a query.
+
+    python benchmarks/mixtures.py --queries ../shared/data/strongreject.csv --out DIR
+
+Runs what is missing of it under DIR (about two hours on two cores), reads what is there, and
+writes benchmarks/results/mixtures.md. The plain draws' hit counts lie under
+benchmarks/reference/, with the command that made them.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as compute
+from pyarrow import parquet
+
+import tailcast
+from tailcast.models.embedded import asset
+from tailcast.proposals import Proposal
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "mixtures.md"
+RUNS = [
+    ("mixture", "0.7", (11, 12, 13)),
+    ("paper", "0.7", (11, 12)),
+    ("defended", "0.7", (11,)),
+    ("mixture", "1.0", (11, 12)),
+]
+DECADES = [(1e-2, 1.0), (1e-3, 1e-2), (1e-4, 1e-3)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--queries", default=str(ROOT.parent / "shared/data/strongreject.csv"))
+    parser.add_argument("--out", default="/tmp/mixtures")
+    options = parser.parse_args()
+    rows = []
+    for method, temperature, seeds in RUNS:
+        known = reference(temperature)
+        for seed in seeds:
+            place = Path(options.out) / f"{method}-{temperature}-{seed}"
+            if not (place / "estimates.jsonl").exists():
+                measure(options.queries, method, temperature, seed, place)
+            rows += compared(method, temperature, place, known)
+    RESULT.write_text(page(rows), "utf-8")
+    print(RESULT.read_text("utf-8"))
+
+
+def reference(temperature: str) -> dict[str, Any]:
+    """Hits, draws and cost of plain sampling, by query."""
+    path = ROOT / "benchmarks" / "reference" / f"strongreject-40-T{temperature}.json"
+    known: dict[str, Any] = json.loads(path.read_text("utf-8"))["queries"]
+    return known
+
+
+def measure(queries: str, method: str, temperature: str, seed: int, place: Path) -> None:
+    """One run of 1,000 draws a query (in the mixture: of what those would cost)."""
+    own: dict[str, Any] = {"pairs": str(asset("demo_pairs.jsonl")), "method": method}
+    if method == "defended":
+        chosen = place.parent / f"paper-{temperature}-{seed}"
+        record = json.loads((chosen / "selection.json").read_text("utf-8"))
+        phi = next(iter(record["proposals"].values()))
+        own = {
+            "method": "mixture",
+            "proposal": ",".join(f"{one:g}" for one in phi[:3]),
+            "steering": str(chosen / "steering.safetensors"),
+        }
+    tailcast.estimate(
+        "embedded", queries, "refusal", limit=40, samples=1000, max_new_tokens=32,
+        temperature=float(temperature), seed=seed, dtype="bfloat16", out=place, **own,
+    )  # fmt: skip
+
+
+def compared(method: str, temperature: str, place: Path, known: dict[str, Any]) -> list[Any]:
+    """A record for every query of a run."""
+    audits = json.loads((place / "audit.json").read_text("utf-8"))
+    rows = []
+    for line in (place / "estimates.jsonl").read_text("utf-8").splitlines():
+        one = json.loads(line)
+        plain = known[one["query_id"]]
+        truth = plain["hits"] / plain["n"]
+        noise = truth * (1 - truth) / plain["n"]
+        p, stderr = one["p"] or 0.0, one["stderr"] or 0.0
+        variance = truth * (1 - truth)  # of one plain draw
+        spread = max(stderr**2, 1e-30)
+        rows.append({
+            "method": method, "temperature": temperature, "run": place.name, "truth": truth,
+            "query": one["query_id"], "p": p, "verdict": one["verdict"],
+            "z": (p - truth) / np.sqrt(stderr**2 + noise),
+            "agree": one["ci_low"] <= truth + 1.96 * np.sqrt(noise)
+            and one["ci_high"] >= truth - 1.96 * np.sqrt(noise),
+            "draws": variance / (spread * one["n"]),
+            "tokens": variance * plain["tokens"] / (spread * tokens(place, one["query_id"])),
+            "made": variance * plain["token_forwards"] / plain["n"]
+            / (spread * one["cost"]["token_forwards"]),
+            "audit": audits[0] if audits else None,
+        })  # fmt: skip
+    return rows
+
+
+def tokens(place: Path, query_id: str) -> float:
+    """Forwards of a query's draws if each were made alone, both streams, scoring of hits too."""
+    total = 0.0
+    for path in sorted((place / "samples").glob(f"*/{query_id}/*.parquet")):
+        table = parquet.read_table(path, partitioning=None)
+        total += compute.sum(compute.list_value_length(table["tokens"])).as_py()
+        switch = np.array([
+            Proposal(*phi).steered_tokens if phi[0] else 0
+            for phi in zip(*(table[name].to_pylist() for name in ("strength", "switch", "mix")),
+                           strict=True)
+        ])  # fmt: skip
+        lengths = compute.list_value_length(table["tokens"]).to_numpy()
+        total += float(np.minimum(lengths, switch).sum())
+    for path in sorted((place / "scores").glob(f"*/{query_id}/*.parquet")):
+        table = parquet.read_table(path, partitioning=None)
+        facts = table.schema.metadata
+        streams = 1 + len({one[0] for one in json.loads(facts[b"streams"]) if one[0]})
+        lengths = np.array(table["length"].to_pylist() or [0])
+        total += streams * float(np.minimum(lengths, int(facts[b"tokens"])).sum())
+    return total
+
+
+def page(rows: list[Any]) -> str:
+    """The result as Markdown."""
+    lines = [
+        "# Mixtures against 10,000 plain draws of 40 StrongREJECT queries",
+        "",
+        "Made by `python benchmarks/mixtures.py`: the embedded model in bfloat16, 32 new tokens, "
+        "judge `refusal`, 1,000 draws a query (`mixture` and `defended`: what 1,000 draws of the "
+        "first round would cost). `agree`: joint 95% intervals, of those flagged ok. `z`: "
+        "distance over joint standard error, mean and sd. `gain`: variance of plain sampling over "
+        "that of the method, by its own standard error, which `z` bears out: per draw; per token "
+        "forward if every draw were made alone (`tokens`: both streams, and scoring of hits under "
+        "every stream); and per forward that tailcast makes, equal prefixes once (`made`: refusals "
+        "are alike, and 10,000 plain draws of these queries cost little more than 1,000). The "
+        "pilot of `paper` is in neither. Medians over queries.",
+        "",
+        "| method | T | runs | agree (ok) | not ok | z | audit | risk | queries | gain, draws "
+        "| tokens | made |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method, temperature, seeds in RUNS:
+        mine = [one for one in rows if (one["method"], one["temperature"]) == (method, temperature)]
+        good = [one for one in mine if one["verdict"] == "ok"]
+        agree = sum(one["agree"] for one in good)
+        z = np.array([one["z"] for one in mine])
+        audits = {one["run"]: one["audit"] for one in mine if one["audit"]}.values()
+        said = ", ".join(f"{one['low']:.2f} to {one['high']:.2f}" for one in audits) or "none"
+        head = (
+            f"| {method} | {temperature} | {len(seeds)} | {agree} of {len(good)} | "
+            f"{len(mine) - len(good)} of {len(mine)} | {z.mean():.2f}, {z.std():.2f} | {said} "
+        )
+        for low, high in DECADES:
+            some = [one for one in mine if low <= one["truth"] < high and one["p"] > 0]
+            if some:
+                gains = [
+                    np.median([one[unit] for one in some]) for unit in ("draws", "tokens", "made")
+                ]
+                shown = " | ".join(f"{gain:.2g}" for gain in gains)
+                lines.append(f"{head}| {low:g} to {high:g} | {len(some) // len(seeds)} | {shown} |")
+                head = "| | | | | | | "
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
