@@ -37,5 +37,7 @@ bench: setup
 	$(BIN)/python benchmarks/embedded_model.py
 	$(BIN)/python benchmarks/agreement.py --reference
 	$(BIN)/python benchmarks/agreement.py
+	$(BIN)/python benchmarks/coverage_suite.py
+	$(BIN)/python benchmarks/mixtures.py
 
 check: lint type test
