@@ -39,5 +39,6 @@ bench: setup
 	$(BIN)/python benchmarks/agreement.py
 	$(BIN)/python benchmarks/coverage_suite.py
 	$(BIN)/python benchmarks/mixtures.py
+	$(BIN)/python benchmarks/weights.py
 
 check: lint type test

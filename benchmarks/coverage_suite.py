@@ -85,7 +85,6 @@ def world(scenario: str, seed: int, *, lowered: float = 0.0) -> World:
     wanted = 2
     if scenario == "second mode":
         components = tuple(one for one in components if one.heat == 1.0)
-        table[:, :, 5] -= 2.0
         table[0, :, 4] -= rng.uniform(5.0, 6.0)
         shift[0, :, 4] -= 400.0
     if scenario == "heavy tails":
