@@ -20,6 +20,7 @@ class Handler(BaseHTTPRequestHandler):
     model = None
     lock = threading.Lock()
     busy = 0
+    words = None  # a tokenizer: answer with texts alone
 
     def log_message(self, *args):
         pass
@@ -35,6 +36,11 @@ class Handler(BaseHTTPRequestHandler):
                 return self.answer({}, 503)
             tokens = self.complete(body)
         ended = tokens[-1] in body["stop_token_ids"]
+        if self.words:
+            text = " " + self.words.decode(tokens, skip_special_tokens=True)
+            choice = {"text": text, "finish_reason": "stop" if ended else "length"}
+            usage = {"completion_tokens": len(tokens)}
+            return self.answer({"choices": [choice], "usage": usage})
         choice = {"text": "", "token_ids": tokens, "finish_reason": "stop" if ended else "length"}
         return self.answer({"choices": [choice], "usage": {"completion_tokens": len(tokens)}})
 
@@ -99,6 +105,21 @@ def test_a_server_continues_steered_prefixes(capsys, path, address, flags, propo
     truth = exact_risk(path, "tell me", "two", 4, temperature=0.7)
     assert abs(one["p"] - truth) < 4 * one["stderr"]
     assert one["n"] == 1200
+
+
+def test_a_server_that_gives_texts_alone_serves_a_mixture(
+    capsys, path, address, flags, monkeypatch
+):
+    from transformers import AutoTokenizer
+
+    monkeypatch.setattr(Handler, "words", AutoTokenizer.from_pretrained(path))
+    code, out, err = call(
+        capsys, *flags, "--engine", address, "--samples", 600, "--switches", 1, "--switches", 2
+    )
+    assert code == 0, err
+    one = json.loads(out)
+    truth = exact_risk(path, "tell me", "two", 4, temperature=0.7)
+    assert one["method"] == "mixture" and abs(one["p"] - truth) < 4 * one["stderr"]
 
 
 @pytest.mark.parametrize("more", [["--roulette", 0.2], ["--no-settle"], ["--continuations", 3]])

@@ -223,9 +223,11 @@ def _drawn(
     """Draw requests by our loop, or with an engine past the switches."""
     settings, vector, rows = bench.config.sampling_settings, bench.steering, bench.rows.number
     if bench.engine is not None:
+        longest = max(one.steered_tokens for one in bench.config.components)
         return draw_with_engine(
-            bench.target, requests, settings, bench.engine, steering=vector, slots=rows
-        )
+            bench.target, requests, settings, bench.engine,
+            steering=vector, slots=rows, own_tokens=longest,
+        )  # fmt: skip
     stops = stops_of(bench.judge, block, bench.config)
     return draw(bench.target, requests, settings, steering=vector, slots=rows, stops=stops)
 

@@ -33,14 +33,16 @@ def draw_with_engine(
     *,
     steering: SteeringVector | None = None,
     slots: int = 128,
+    own_tokens: int = 0,
 ) -> list[SampleBatch]:
     """As :func:`tailcast.sampling.draw`, with an engine that samples past every switch.
 
-    Draws of the target itself have no prefix: the engine samples all of them.
+    Draws of the target itself have no prefix, so that the engine samples all of them, but for
+    the first ``own_tokens`` tokens: as many as are scored under other proposals later, which
+    an engine that gives texts alone would not tell.
     """
-    prefixes = draw(
-        target, requests, settings, steering=steering, slots=slots, stops=Stops(at_switch=True)
-    )
+    stops = Stops(at_switch=True, not_before=own_tokens)
+    prefixes = draw(target, requests, settings, steering=steering, slots=slots, stops=stops)
     prompts = {request.query_id: request.prompt for request in requests}
     seeds = {(request.query_id, request.index): request.seed for request in requests}
     open_rows = [

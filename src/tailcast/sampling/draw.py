@@ -211,7 +211,7 @@ class _Loop:
         for row in rows:
             if row.finish:
                 continue
-            if self.stops.at_switch and row.switched:
+            if self.stops.at_switch and row.switched and len(row.tokens) >= self.stops.not_before:
                 row.finish = "switch"
             elif self.stops.read_text:
                 if row.plain not in signs:

@@ -26,12 +26,14 @@ class Stops:
         refused: Callable text so far -> whether it opens as a refusal; asked by roulette.
         rate: Probability with which a refusal goes on; 1 for no roulette.
         at_switch: Whether to end at the switch, for another engine to go on from there.
+        not_before: Number of tokens that such a prefix has at least.
     """
 
     settled: Callable[[str, str], int | None] | None = None
     refused: Callable[[str], bool] | None = None
     rate: float = 1.0
     at_switch: bool = False
+    not_before: int = 0
 
     @property
     def read_text(self) -> bool:
