@@ -131,6 +131,15 @@ def test_bounds_cover_in_every_scenario(name):
         assert misses == 0 or flagged / misses >= 0.8
 
 
+@pytest.mark.parametrize("kind", suite.WEIGHTS)
+def test_interval_covers_defended_weights_of_every_shape(kind):
+    ours, normal = suite.simulated(kind, 500, 150)
+    noise = 3 * np.sqrt(0.93 * 0.07 / 150)
+    assert ours >= 0.93 - noise
+    if kind == suite.WEIGHTS[0]:
+        assert normal < 0.93 - noise  # negative control
+
+
 def test_upper_bound_holds_at_the_worst_moment():
     rng, p, broken = np.random.default_rng(0), 0.02, 0
     for _ in range(400):
