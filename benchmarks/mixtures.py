@@ -23,10 +23,10 @@ from tailcast.proposals import Proposal
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "mixtures.md"
 RUNS = [
-    ("mixture", "0.7", (11, 12, 13)),
-    ("paper", "0.7", (11, 12)),
-    ("defended", "0.7", (11,)),
-    ("mixture", "1.0", (11, 12)),
+    ("mixture", "0.7", (11,), 1000),
+    ("paper", "0.7", (11,), 1000),
+    ("defended", "0.7", (11,), 1000),
+    ("mixture", "1.0", (11,), 384),
 ]
 DECADES = [(1e-2, 1.0), (1e-3, 1e-2), (1e-4, 1e-3)]
 
@@ -37,12 +37,12 @@ def main() -> None:
     parser.add_argument("--out", default="/tmp/mixtures")
     options = parser.parse_args()
     rows = []
-    for method, temperature, seeds in RUNS:
+    for method, temperature, seeds, samples in RUNS:
         known = reference(temperature)
         for seed in seeds:
             place = Path(options.out) / f"{method}-{temperature}-{seed}"
             if not (place / "estimates.jsonl").exists():
-                measure(options.queries, method, temperature, seed, place)
+                measure(options.queries, method, temperature, seed, place, samples)
             rows += compared(method, temperature, place, known)
     RESULT.write_text(page(rows), "utf-8")
     print(RESULT.read_text("utf-8"))
@@ -55,8 +55,10 @@ def reference(temperature: str) -> dict[str, Any]:
     return known
 
 
-def measure(queries: str, method: str, temperature: str, seed: int, place: Path) -> None:
-    """One run of 1,000 draws a query (in the mixture: of what those would cost)."""
+def measure(
+    queries: str, method: str, temperature: str, seed: int, place: Path, samples: int
+) -> None:
+    """One run of so many draws a query (in the mixture: of what those would cost)."""
     own: dict[str, Any] = {"pairs": str(asset("demo_pairs.jsonl")), "method": method}
     if method == "defended":
         chosen = place.parent / f"paper-{temperature}-{seed}"
@@ -68,7 +70,7 @@ def measure(queries: str, method: str, temperature: str, seed: int, place: Path)
             "steering": str(chosen / "steering.safetensors"),
         }
     tailcast.estimate(
-        "embedded", queries, "refusal", limit=40, samples=1000, max_new_tokens=32,
+        "embedded", queries, "refusal", limit=40, samples=samples, max_new_tokens=32,
         temperature=float(temperature), seed=seed, dtype="bfloat16", out=place, **own,
     )  # fmt: skip
 
@@ -122,14 +124,20 @@ def tokens(place: Path, query_id: str) -> float:
     return total
 
 
+def agreed(rows: list[Any]) -> str:
+    """How many intervals agree with the reference."""
+    return f"{sum(one['agree'] for one in rows)} of {len(rows)}"
+
+
 def page(rows: list[Any]) -> str:
     """The result as Markdown."""
     lines = [
         "# Mixtures against 10,000 plain draws of 40 StrongREJECT queries",
         "",
         "Made by `python benchmarks/mixtures.py`: the embedded model in bfloat16, 32 new tokens, "
-        "judge `refusal`, 1,000 draws a query (`mixture` and `defended`: what 1,000 draws of the "
-        "first round would cost). `agree`: joint 95% intervals, of those flagged ok. `z`: "
+        "judge `refusal`, `samples` draws a query (`mixture` and `defended`: what so many draws of "
+        "the first round would cost). `agree`: joint 95% intervals, of all and of those flagged "
+        "ok. `z`: "
         "distance over joint standard error, mean and sd. `gain`: variance of plain sampling over "
         "that of the method, by its own standard error, which `z` bears out: per draw; per token "
         "forward if every draw were made alone (`tokens`: both streams, and scoring of hits under "
@@ -137,20 +145,19 @@ def page(rows: list[Any]) -> str:
         "are alike, and 10,000 plain draws of these queries cost little more than 1,000). The "
         "pilot of `paper` is in neither. Medians over queries.",
         "",
-        "| method | T | runs | agree (ok) | not ok | z | audit | risk | queries | gain, draws "
+        "| method | T | samples | agree, all | ok | z | audit | risk | queries | gain, draws "
         "| tokens | made |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for method, temperature, seeds in RUNS:
+    for method, temperature, seeds, samples in RUNS:
         mine = [one for one in rows if (one["method"], one["temperature"]) == (method, temperature)]
         good = [one for one in mine if one["verdict"] == "ok"]
-        agree = sum(one["agree"] for one in good)
         z = np.array([one["z"] for one in mine])
         audits = {one["run"]: one["audit"] for one in mine if one["audit"]}.values()
         said = ", ".join(f"{one['low']:.2f} to {one['high']:.2f}" for one in audits) or "none"
         head = (
-            f"| {method} | {temperature} | {len(seeds)} | {agree} of {len(good)} | "
-            f"{len(mine) - len(good)} of {len(mine)} | {z.mean():.2f}, {z.std():.2f} | {said} "
+            f"| {method} | {temperature} | {samples} | {agreed(mine)} | {agreed(good)} "
+            f"| {z.mean():.2f}, {z.std():.2f} | {said} "
         )
         for low, high in DECADES:
             some = [one for one in mine if low <= one["truth"] < high and one["p"] > 0]

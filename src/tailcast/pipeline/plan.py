@@ -196,8 +196,8 @@ def _stages(config: RunConfig, queries: Sequence[Query], speed: _Speed) -> tuple
         streams = 1 + len(config.grid.strengths)
         stages += [stage("pilot", draws, steered), stage("scoring", draws, switch * streams, 0)]
     if config.steers:
-        stages.append(stage("is", len(queries) * config.samples, steered))
-    plain = len(queries) * (config.monte_carlo if config.steers else config.samples)
+        stages.append(stage("is", len(queries) * config.draws, steered))
+    plain = len(queries) * (config.monte_carlo if config.steers else config.draws)
     if plain:
         numbers = round(plain * speed.forwards), round(plain * speed.judged)
         stages.append(Stage("mc", plain, *numbers, plain * speed.seconds / 3600))
