@@ -39,6 +39,7 @@ bench: setup
 	$(BIN)/python benchmarks/agreement.py
 	$(BIN)/python benchmarks/coverage_suite.py
 	$(BIN)/python benchmarks/mixtures.py
+	$(BIN)/python benchmarks/rare.py
 	$(BIN)/python benchmarks/weights.py
 
 check: lint type test
