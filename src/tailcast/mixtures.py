@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tailcast.errors import ConfigError
 from tailcast.proposals import Floats, Proposal, StreamKey, log_ratio_after
 
-__all__ = ["Mixture", "allocate", "default_components"]
+__all__ = ["Mixture", "allocate", "default_components", "log_ratios", "streams_of"]
 
 
 def default_components(
@@ -55,15 +55,10 @@ class Mixture:
         """n_j / n, [J]."""
         return np.array(self.counts) / max(1, len(self))
 
-    def index(self, number: int) -> int:
-        """Which component a draw is from, by its number: those of the first come first."""
-        return int(np.searchsorted(np.cumsum(self.counts), number, side="right"))
-
-    def used(self) -> "Mixture":
-        """The same without the components that have no draw, the target apart."""
-        pairs = list(zip(self.components, self.counts, strict=True))
-        kept = pairs[:1] + [pair for pair in pairs[1:] if pair[1]]
-        return Mixture(*(tuple(column) for column in zip(*kept, strict=True)))
+    def index(self, numbers: NDArray[np.int64] | int) -> NDArray[np.int64]:
+        """Which component draws are from, by their numbers: those of the first come first, [n]."""
+        found: NDArray[np.int64] = np.searchsorted(np.cumsum(self.counts), numbers, side="right")
+        return found
 
 
 def streams_of(components: Iterable[Proposal]) -> tuple[StreamKey, ...]:

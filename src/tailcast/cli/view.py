@@ -130,7 +130,7 @@ def show_explanation(found: "Explanation", *, texts: bool, most: int = 12) -> No
     for name, draws, hits, share in found.by_proposal:
         table.add_row(name, str(draws), str(hits), f"{share:.1%}")
     screen.print(table)
-    screen.print(f"The largest of {len(found.carriers)} hits:")
+    screen.print(f"The largest of {len(found.hits)} hits:")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in (
         "share",
@@ -141,14 +141,14 @@ def show_explanation(found: "Explanation", *, texts: bool, most: int = 12) -> No
         *(["completion"] if texts else []),
     ):
         table.add_column(name, justify="left" if name in ("proposal", "completion") else "right")
-    for one in found.carriers[:most]:
+    for one in found.hits[:most]:
         text = [repr(one.text[:160])[1:-1].replace("[", "\\[")] if texts else []
         weight = f"{math.exp(one.log_weighted):.3g}"
         table.add_row(f"{one.share:.1%}", weight, one.stage, str(one.draw), one.proposal, *text)
     screen.print(table)
     for reason in row["reasons"]:
         screen.print(f"{row['verdict']}: {reason}", highlight=False, markup=False)
-    if not texts and found.carriers:
+    if not texts and found.hits:
         screen.print("Their completions: --show-text", style="dim")
 
 

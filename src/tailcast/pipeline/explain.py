@@ -19,11 +19,11 @@ from tailcast.pipeline.weigh import read_round
 from tailcast.proposals import Proposal
 from tailcast.store import RunStore
 
-__all__ = ["Carrier", "Explanation", "explain", "plot_explanation"]
+__all__ = ["Explanation", "WeightedHit", "as_json", "explain", "plot_explanation"]
 
 
 @dataclass(frozen=True)
-class Carrier:
+class WeightedHit:
     """A hit and what it adds to the estimate.
 
     Attributes:
@@ -48,7 +48,7 @@ class Explanation:
     """All hits behind an estimate, the largest first, and the draws of every proposal."""
 
     estimate: dict[str, Any]
-    carriers: tuple[Carrier, ...]
+    hits: tuple[WeightedHit, ...]
     draws: dict[str, int]
 
     @property
@@ -56,7 +56,7 @@ class Explanation:
         """Proposal, draws, hits and share of the estimate, the largest share first."""
         rows = []
         for name, count in self.draws.items():
-            mine = [one for one in self.carriers if one.proposal == name]
+            mine = [one for one in self.hits if one.proposal == name]
             rows.append((name, count, len(mine), sum(one.share for one in mine)))
         return sorted(rows, key=lambda row: -row[3])
 
@@ -85,16 +85,16 @@ def explain(store: RunStore, query_id: str, method: str | None = None) -> Explan
     parts = list(_parts(store, row))
     total = np.logaddexp.reduce([-np.inf, *(value for part in parts for value in part[3])])
     draws: dict[str, int] = {}
-    carriers = []
+    hits = []
     for stage, numbers, names, values, texts, counts in parts:
         for name, count in counts.items():
             draws[name] = draws.get(name, 0) + count
-        carriers += [
-            Carrier(stage, int(number), name, float(value), float(np.exp(value - total)), text)
+        hits += [
+            WeightedHit(stage, int(number), name, float(value), float(np.exp(value - total)), text)
             for number, name, value, text in zip(numbers, names, values, texts, strict=True)
         ]
-    carriers.sort(key=lambda one: -one.share)
-    return Explanation(row, tuple(carriers), draws)
+    hits.sort(key=lambda one: -one.share)
+    return Explanation(row, tuple(hits), draws)
 
 
 _Part = tuple[str, NDArray[Any], list[str], NDArray[np.float64], list[str], dict[str, int]]
@@ -121,7 +121,6 @@ def _stage(row: dict[str, Any]) -> str:
 
 def _plain_part(store: RunStore, stage: str, query_id: str) -> _Part:
     draws = read_draws(store, stage, query_id)
-    assert draws is not None
     hits = np.flatnonzero(draws.hits)
     proposals = [str(one) for batch in draws.batches for one in batch.proposals]
     counts = {name: proposals.count(name) for name in dict.fromkeys(proposals)}
@@ -166,13 +165,13 @@ def plot_explanation(found: Explanation, path: Path) -> None:
     left, right = figure.subplots(1, 2)
     names = [row[0] for row in found.by_proposal if row[2]][:7]
     values = [
-        [one.log_weighted / np.log(10) for one in found.carriers if one.proposal == name]
+        [one.log_weighted / np.log(10) for one in found.hits if one.proposal == name]
         for name in names
     ]
     left.hist(values, bins=20, stacked=True, label=names)
     left.set(xlabel="log10 of a hit's weight", ylabel="hits")
     left.legend(fontsize=7, frameon=False)
-    shares = np.cumsum([one.share for one in found.carriers])
+    shares = np.cumsum([one.share for one in found.hits])
     right.step(np.arange(1, len(shares) + 1), shares, where="post")
     right.set(xscale="log", ylim=(0, 1.02), xlabel="largest hits", ylabel="share of the estimate")
     figure.suptitle(f"{found.estimate['query_id']} by {found.estimate['method']}", fontsize=10)
@@ -181,5 +180,5 @@ def plot_explanation(found: Explanation, path: Path) -> None:
 
 def as_json(found: Explanation, *, texts: bool) -> str:
     """One JSON object; the completions only where they are asked for."""
-    hits = [{k: v for k, v in vars(one).items() if texts or k != "text"} for one in found.carriers]
+    hits = [{k: v for k, v in vars(one).items() if texts or k != "text"} for one in found.hits]
     return json.dumps({"estimate": found.estimate, "draws": found.draws, "hits": hits})

@@ -115,10 +115,12 @@ def run_rounds(
     done, number, seconds = 0, 0, 0.0
     while True:
         begun, name = time.monotonic(), f"rounds/{number:04d}.json"
-        plan = store.read_json(name) or _plan(config, components, history, done, plan)
+        kept = store.read_json(name)
+        plan = kept or _plan(config, components, history, done, plan)
         if not plan:
             return history
-        store.write_json(name, plan)
+        if not kept:
+            store.write_json(name, plan)
         mixtures = {id: Mixture(tuple(components), tuple(n)) for id, n in plan["counts"].items()}
         mine = [query for query in queries if query.id in mixtures]
         _draw_round(bench, f"round-{number}", mine, mixtures, plan["streams"], progress)
@@ -163,7 +165,7 @@ def _draw_round(
 
     def law(query_id: str, number: int) -> Proposal:
         mixture = mixtures[query_id]
-        return mixture.components[mixture.index(number)]
+        return mixture.components[int(mixture.index(number))]
 
     several = bench.config.continuations
     draws = {id: len(mixture) * several for id, mixture in mixtures.items()}

@@ -4,7 +4,7 @@ Each step leaves its artefact in the run directory, and a step whose artefact is
 not done again: to resume is to run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -109,10 +109,7 @@ def _measure(
         law = own if stage == "is" else plain
         draws = {query.id: count for query in queries}
         draw_stage(bench, stage, queries, draws, law=law, progress=progress)
-    found = {
-        query.id: list(_estimates(query, {one: _read(bench, one, query) for one in stages}, config))
-        for query in queries
-    }
+    found = {query.id: list(_estimates(bench, query, stages)) for query in queries}
     cases = {id: compared(*pair) for id, pair in found.items() if len(pair) == 2}
     if config.by_rounds:
         cases = _add_rounds(bench, queries, found, progress)
@@ -139,12 +136,6 @@ def _add_rounds(
     return {id: history_case(one, config.continuations) for id, one in history.items()}
 
 
-def _read(bench: Bench, stage: str, query: Query) -> Draws:
-    draws = read_draws(bench.store, stage, query.id)
-    assert draws is not None, f"{stage} of {query.id} is not drawn"
-    return draws
-
-
 def _marked(one: Estimate, selection: Selection, audits: Sequence[Audit]) -> Estimate:
     """The estimate with what the whole run says of it."""
     if selection.given_up:
@@ -155,11 +146,12 @@ def _marked(one: Estimate, selection: Selection, audits: Sequence[Audit]) -> Est
     return one
 
 
-def _estimates(query: Query, found: Mapping[str, Draws], config: RunConfig) -> Iterator[Estimate]:
-    """One estimate for each stage; draws of the target bound the others from above."""
+def _estimates(bench: Bench, query: Query, stages: Iterable[str]) -> Iterator[Estimate]:
+    """One estimate for each stage, "mc" first; draws of the target bound the other from above."""
     ceiling = 1.0
-    for stage, draws in found.items():
-        one = _estimate(query, stage, draws, config)
+    for stage in stages:
+        draws = read_draws(bench.store, stage, query.id)
+        one = _estimate(query, stage, draws, bench.config)
         if one.method == "mc":
             ceiling = one.p_high_guaranteed
         yield replace(one, p_high_guaranteed=ceiling)

@@ -88,8 +88,7 @@ def _pilot(
 
     draws = {query.id: config.pilot_samples for query in queries}
     draw_stage(bench, stage, queries, draws, law=law, progress=progress)
-    found = {query.id: read_draws(bench.store, stage, query.id) for query in queries}
-    return {id: draws for id, draws in found.items() if draws is not None}
+    return {query.id: read_draws(bench.store, stage, query.id) for query in queries}
 
 
 def _losses(bench: Bench, query: Query, draws: Draws, grid: ProposalGrid) -> NDArray[np.float64]:

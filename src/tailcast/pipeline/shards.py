@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailcast.config import RunConfig
-from tailcast.errors import ModelError
+from tailcast.errors import ModelError, StoreError
 from tailcast.judges import is_refusal, judge_texts
 from tailcast.models import is_out_of_memory
 from tailcast.progress import Progress
@@ -175,11 +175,15 @@ def _next_shards(
     return [(one, (start, min(end, draws[one.id]))) for one in block if draws[one.id] > start]
 
 
-def read_draws(store: RunStore, stage: str, query_id: str) -> Draws | None:
-    """All draws of a query in a stage from disk; None when there are none."""
+def read_draws(store: RunStore, stage: str, query_id: str) -> Draws:
+    """All draws of a query in a stage from disk.
+
+    Raises:
+        StoreError: If there are none, or a file is damaged.
+    """
     shards = store.shards(stage, query_id)
     if not shards:
-        return None
+        raise StoreError(f"{store.path} holds no draws of {query_id} in {stage}: run it again.")
     batches = tuple(store.read_batch(stage, query_id, shard) for shard in shards)
     verdicts = tuple(store.read_verdicts(stage, query_id, shard) for shard in shards)
     return Draws(batches, np.concatenate([batch.log_weights for batch in batches]), verdicts)

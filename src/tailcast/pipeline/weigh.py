@@ -91,7 +91,6 @@ def read_round(
         failed_hit: Whether completions that the judge failed on count as hits.
     """
     draws = read_draws(store, stage, query_id)
-    assert draws is not None, f"{stage} of {query_id} is not drawn"
     scored = [store.read_scores(stage, query_id, one) for one in store.shards(stage, query_id)]
     ratios = np.concatenate([_ratios(mixture.components, one) for one in scored])
     numbers = np.concatenate([one.draws for one in scored])
@@ -103,10 +102,9 @@ def read_round(
     extra = np.concatenate([batch.log_roulette for batch in draws.batches])[numbers]
     values = np.full(len(prefixes), -np.inf)
     np.logaddexp.at(values, member, extra)
-    ends = np.cumsum(mixture.counts)
     found = Round(
         counts=np.array(mixture.counts),
-        component=np.searchsorted(ends, prefixes, side="right"),
+        component=mixture.index(prefixes),
         log_ratios=ratios[first],
         log_values=values - np.log(continuations),
     )
@@ -124,11 +122,10 @@ def _ratios(components: Sequence[Proposal], scores: Scores) -> NDArray[np.float6
 
 def work_of(draws: Draws, mixture: Mixture, continuations: int) -> Work:
     """What the draws of each component cost, equal prefixes counted once within it."""
-    ends = np.cumsum(mixture.counts)
     number = np.concatenate([batch.draws for batch in draws.batches]) // continuations
-    component = np.searchsorted(ends, number, side="right")
-    count = np.bincount(component, minlength=len(ends)).astype(float)
-    cost = np.zeros(len(ends))
+    component = mixture.index(number)
+    count = np.bincount(component, minlength=len(mixture.counts)).astype(float)
+    cost = np.zeros(len(count))
     for j in np.flatnonzero(count):
         cost[j] = _cost(draws, component == j, mixture.components[j])
     return Work(count, cost)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tailcast.stats.betting import betting_lower_bound, betting_upper_bound
 from tailcast.stats.diagnostics import diagnose, effective_sample_size
-from tailcast.stats.intervals import clopper_pearson, weighted_hits_interval
+from tailcast.stats.intervals import clopper_pearson, level_of_look, weighted_hits_interval
 
 __all__ = ["Estimate", "importance_sampling", "monte_carlo", "monte_carlo_anytime"]
 
@@ -143,8 +143,8 @@ def monte_carlo_anytime(hits: int, n: int, *, level: float = 0.95, look: int = 0
             level is spread over all looks, and the one-sided bounds are by betting. 0 if the
             number was fixed in advance.
     """
-    spread = 1 - (1 - level) / (look * (look + 1)) if look else level
-    one = replace(monte_carlo(np.arange(n) < hits, level=spread), level=level)
+    exact = monte_carlo(np.arange(n) < hits, level=level_of_look(level, look))
+    one = replace(exact, level=level)
     if not look:
         return one
     return replace(

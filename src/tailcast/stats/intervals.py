@@ -3,11 +3,21 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["clopper_pearson", "weighted_hits_interval"]
+__all__ = ["clopper_pearson", "level_of_look", "weighted_hits_interval"]
 
 _PIVOTS = 20_000
 _FEWEST = 5  # hits that a log-normal law can be fitted to
 _CONTRADICTED = 1.0  # nats that its mean may lie above that of the weights themselves
+
+
+def level_of_look(level: float, look: int) -> float:
+    """Level of an interval so that all looks at it hold together: 1 - (1 - level) / (k (k + 1)).
+
+    Args:
+        level: Coverage of all looks together, in (0, 1).
+        look: Which look this is, from 1; 0 if the number of draws was fixed in advance.
+    """
+    return 1 - (1 - level) / (look * (look + 1)) if look else level
 
 
 def clopper_pearson(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tailcast.stats.betting import betting_lower_bound, betting_upper_bound
 from tailcast.stats.diagnostics import diagnose
 from tailcast.stats.estimators import Estimate
-from tailcast.stats.intervals import weighted_hits_interval
+from tailcast.stats.intervals import level_of_look, weighted_hits_interval
 
 __all__ = ["Round", "mixture_estimate"]
 
@@ -88,7 +88,7 @@ def mixture_estimate(
     weighted = np.concatenate([one.log_weighted for one in rounds])
     n = sum(one.n for one in rounds)
     found = diagnose(weighted, bound=_largest_share(rounds, weighted))
-    spread = 1 - (1 - level) / (look * (look + 1)) if look else level
+    spread = level_of_look(level, look)
     low, high = weighted_hits_interval(weighted[np.isfinite(weighted)], n, level=spread)
     guaranteed = betting_upper_bound(*target, level=level) if target else 1.0
     if found.n_hits < 2 and target:  # weights of unknown spread bound nothing from above
