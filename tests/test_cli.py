@@ -202,6 +202,23 @@ def test_killed_at_random_moments_and_resumed_gives_identical_bytes(tmp_path, mo
     ).read_bytes()
 
 
+def test_scoring_cut_short_is_made_again_as_it_was(capsys, tmp_path, model, files):
+    """The rounding of a weight and its cost hang on its batch, so the batch must be the same."""
+    words = estimate(model, files, tmp_path / "run", "--steering", files / "v.safetensors")
+    assert call(capsys, *words)[0] == 0
+    whole = (tmp_path / "run/estimates.jsonl").read_bytes()
+    scores = sorted((tmp_path / "run").rglob("scores/**/*.parquet"))
+    assert len(scores) >= 4
+    kept = {path: path.read_bytes() for path in scores}
+    for path in scores[::2]:
+        path.unlink()
+    (tmp_path / "run/estimates.jsonl").unlink()
+    code, _, err = call(capsys, *words)
+    assert code == 0, err
+    assert (tmp_path / "run/estimates.jsonl").read_bytes() == whole
+    assert {path: path.read_bytes() for path in scores} == kept
+
+
 def test_a_judge_that_fails_on_a_text_marks_the_estimate(
     capsys, tmp_path, model, files, monkeypatch
 ):

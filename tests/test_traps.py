@@ -92,3 +92,22 @@ def test_laws_are_float32_whatever_the_weights_are(path, dtype):
     _, batch = drawn(target, Proposal(1.0, 6, 0.0))
     assert batch.log_weights.dtype == np.float64
     assert (drawn(target, Proposal(0.0, 6, 0.0))[1].log_weights == 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_logits_of_16_bit_models_are_not_rounded_again(path, dtype):
+    """The head's product is exact in the hidden state, and no parameter is touched by it."""
+    target = load_target(ModelSettings(model=str(path), dtype=dtype))
+    head = target.model.get_output_embeddings()
+    hidden = 40 * torch.randn((5, target.width), generator=torch.manual_seed(0)).to(head.weight)
+    exact = hidden.double() @ head.weight.double().T
+    bound = 1e-6 * hidden.double().abs() @ head.weight.double().abs().T
+    with torch.no_grad():
+        found = head(hidden)
+        rounded = torch.nn.functional.linear(hidden, head.weight)
+    assert found.dtype == torch.float32
+    assert ((found - exact).abs() <= bound).all()
+    assert ((rounded - exact).abs() > bound).any()  # negative control
+    assert head.weight.dtype == getattr(torch, dtype)
+    assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
+    assert len(list(target.model.parameters())) == len(set(dict(target.model.named_parameters())))

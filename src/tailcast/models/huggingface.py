@@ -15,6 +15,7 @@ from torch import Tensor
 from tailcast.errors import ModelError
 from tailcast.models import attention
 from tailcast.models.attention import PromptPass, SlotCache, Tail
+from tailcast.models.head import widen_head
 from tailcast.models.layers import DecoderLayers, find_layers
 from tailcast.models.steerer import Steerer
 from tailcast.types import Query, SteeringVector
@@ -29,7 +30,8 @@ class HuggingFaceTarget:
 
     Args:
         model: A causal language model in evaluation mode; its attention implementation is
-            set to ours, which is transformers' own outside tailcast's passes.
+            set to ours, which is transformers' own outside tailcast's passes, and its logits
+            are float32 from here on, whatever its weights.
         tokenizer: Its tokenizer.
         system_prompt: Put before every query; None leaves the template's own default.
         plain_prompt: Do without a chat template: the contents of the messages, one a line.
@@ -51,6 +53,7 @@ class HuggingFaceTarget:
         self._passes: dict[tuple[int, ...], PromptPass] = {}
         self.layers: DecoderLayers = find_layers(model, self.config)
         model.set_attn_implementation(attention.NAME)
+        widen_head(model)
         self._check_decoding()
 
     @property
@@ -202,8 +205,8 @@ class HuggingFaceTarget:
         kept = [*cache.keys.values(), *cache.values.values()]
         a_token = sum(part.numel() * part.element_size() for part in kept)
         laws = 1 if self.like.device.type == "cpu" else 8  # CPUs make few laws at a time
-        wide = laws * self.config.vocab_size + 32 * self.width
-        return int(max_new_tokens * a_token + wide * self.like.element_size())
+        wide = 4 * laws * self.config.vocab_size + 32 * self.width * self.like.element_size()
+        return int(max_new_tokens * a_token + wide)
 
     def check_length(self, prompt: Sequence[int], max_new_tokens: int) -> None:
         """Refuse prompts that leave no room for the response.

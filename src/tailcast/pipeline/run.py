@@ -70,7 +70,8 @@ def run(
     with store.locked():
         facts = _facts(config, queries, inputs)
         store.check(config.model_dump(mode="json"), facts)
-        if store.read_json("finished.json") == _size(config):
+        there = (store.path / "estimates.jsonl").is_file()
+        if there and store.read_json("finished.json") == _size(config):
             progress.say(f"{store.path} is finished: nothing to do.")
             return [_record(row) for row in store.read_lines("estimates.jsonl")]
         target = inputs.target or load_target(config.model_settings)

@@ -26,20 +26,23 @@ _HANDLING = 0.5  # what sampling and judging a token costs, in forwards of one
 def score_hits(
     bench: Bench, stage: str, queries: Sequence[Query], components: Sequence[Proposal]
 ) -> None:
-    """Score what is not scored yet of a stage's hits, block after block."""
+    """Score a stage's hits, block after block, unless that was done.
+
+    A block that a kill cut short is scored whole: what a row is rounded to, and what it
+    costs, depends on the rest of its batch.
+    """
     for first in range(0, len(queries), BLOCK_QUERIES):
         block = [
             (query, shard)
             for query in queries[first : first + BLOCK_QUERIES]
             for shard in bench.store.shards(stage, query.id)
-            if not bench.store.has_scores(stage, query.id, shard)
         ]
-        if block:
+        if not all(bench.store.has_scores(stage, query.id, shard) for query, shard in block):
             _score_block(bench, stage, block, components)
 
 
 def _score_block(bench: Bench, stage: str, block: Todo, components: Sequence[Proposal]) -> None:
-    """Score the hits of some shards in one batch."""
+    """Score the hits of some shards in one batch; keep what is not there yet."""
     streams = streams_of(components)
     prompts, completions, rows = [], [], []
     for query, shard in block:
@@ -60,7 +63,8 @@ def _score_block(bench: Bench, stage: str, block: Todo, components: Sequence[Pro
         at += len(draws)
         own = forwards // len(rows) + (number < forwards % len(rows))
         found = Scores(draws, logp[mine], logs[mine], lengths, streams, own)
-        bench.store.write_scores(stage, query.id, shard, found)
+        if not bench.store.has_scores(stage, query.id, shard):
+            bench.store.write_scores(stage, query.id, shard, found)
 
 
 @dataclass(frozen=True)
