@@ -284,12 +284,18 @@ class Judge:
         threshold: A completion is a hit when its score is at least this.
         settled: Callable (query, completion so far) -> 0 or 1 when every way to go on gets
             that verdict, else None; None for judges that cannot say.
+        many: Callable (query, completions) -> a score or the exception for each; for judges
+            that are better asked about many at once, None for the others.
+        fingerprint: What decides the scores besides the specification: a model's weights, a
+            prompt, a reading; empty for judges that have none.
     """
 
     spec: str
     score: Callable[[Query, str], float]
     threshold: float = 0.5
     settled: Callable[[Query, str], int | None] | None = None
+    many: Callable[[Query, Sequence[str]], Sequence[float | Exception]] | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)

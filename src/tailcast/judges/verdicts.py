@@ -1,10 +1,11 @@
 """Judging many completions: each distinct text once, and no failure stops the run."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from tailcast.errors import TailcastError
 from tailcast.types import Judge, Query, Verdicts
 
 __all__ = ["judge_texts"]
@@ -17,8 +18,8 @@ def judge_texts(
 ) -> Verdicts:
     """Verdicts of one query's completions, in order; equal texts are judged once.
 
-    A judge that raises, or returns no number in [0, 1], leaves NaN and the error's text
-    for that completion; estimates count it on both sides of their interval. A judge is not
+    A judge that fails on a completion, or returns no number in [0, 1], leaves NaN and the
+    error's text there; estimates count it on both sides of their interval. A judge is not
     asked about a text that is settled: a completion that was ended there counts the same.
 
     Args:
@@ -26,29 +27,54 @@ def judge_texts(
         query: The query that they answer.
         texts: The completions, [n].
         ended: Completions that count as no hit without being asked about, [n].
+
+    Raises:
+        TailcastError: Whatever the judge raises of it about a whole batch: no judge is left.
     """
-    answers: dict[str, tuple[float, str]] = {}
-    found = []
-    for text, over in zip(texts, ended or [False] * len(texts), strict=True):
-        if not over and text not in answers:
-            answers[text] = _ask(judge, query, text)
-        found.append((0.0, "") if over else answers[text])
+    over = ended or [False] * len(texts)
+    asked = dict.fromkeys(text for text, past in zip(texts, over, strict=True) if not past)
+    known = {text: _settled(judge, query, text) for text in asked}
+    rest = [text for text, answer in known.items() if answer is None]
+    answers = {text: answer for text, answer in known.items() if answer is not None}
+    answers.update(zip(rest, _asked(judge, query, rest), strict=True))
+    checked = {text: _checked(judge, query, answer) for text, answer in answers.items()}
+    found = [(0.0, "") if past else checked[text] for text, past in zip(texts, over, strict=True)]
     scores = np.array([score for score, _ in found], dtype=float)
     with np.errstate(invalid="ignore"):
         hits = scores >= judge.threshold
     return Verdicts(scores, hits, tuple(error for _, error in found))
 
 
-def _ask(judge: Judge, query: Query, text: str) -> tuple[float, str]:
+def _settled(judge: Judge, query: Query, text: str) -> float | Exception | None:
+    """The verdict of a settled text; None where the judge must be asked."""
     try:
         known = judge.settled(query, text) if judge.settled else None
-        score = float(judge.score(query, text) if known is None else known)
-        if not 0.0 <= score <= 1.0:
-            raise ValueError(f"score {score} lies outside [0, 1]")
     except Exception as error:  # a judge raises what it likes; the run goes on
-        message = f"{type(error).__name__}: {error}"
-        _log.warning(
-            "judge %s failed on a completion of query %s: %s", judge.spec, query.id, message
-        )
-        return float("nan"), message
-    return score, ""
+        return error
+    return None if known is None else float(known)
+
+
+def _asked(judge: Judge, query: Query, texts: Sequence[str]) -> Iterable[float | Exception]:
+    """What the judge says of each text, all at once where it can."""
+    if judge.many is not None:
+        return judge.many(query, texts) if texts else ()
+    return [_ask(judge, query, text) for text in texts]
+
+
+def _ask(judge: Judge, query: Query, text: str) -> float | Exception:
+    try:
+        return float(judge.score(query, text))
+    except Exception as error:  # as above
+        return error
+
+
+def _checked(judge: Judge, query: Query, answer: float | Exception) -> tuple[float, str]:
+    """A score with no message, or NaN with the failure's."""
+    if not isinstance(answer, Exception) and not 0.0 <= answer <= 1.0:
+        answer = ValueError(f"score {answer} lies outside [0, 1]")
+    if not isinstance(answer, Exception):
+        return answer, ""
+    plain = isinstance(answer, TailcastError)
+    message = str(answer) if plain else f"{type(answer).__name__}: {answer}"
+    _log.warning("judge %s failed on a completion of query %s: %s", judge.spec, query.id, message)
+    return float("nan"), message

@@ -35,13 +35,13 @@ def widen_head(model: Any) -> None:
         with products():
             return linear(hidden.float(), weight, bias)
 
-    head.forward = forward  # type: ignore[method-assign]
+    head.forward = forward  # type: ignore[assignment,method-assign]
 
 
 @contextmanager
 def _bfloat16_products() -> Iterator[None]:
     """A CPU may multiply float32 in bfloat16: exact here, where both factors came from it."""
-    matmul = torch.backends.mkldnn.matmul
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:

@@ -69,6 +69,8 @@ def run(
     judge = inputs.judge or build_judge(config.judge, threshold=config.threshold)
     with store.locked():
         facts = _facts(config, queries, inputs)
+        if judge.fingerprint:
+            facts["judge"] = judge.fingerprint
         store.check(config.model_dump(mode="json"), facts)
         there = (store.path / "estimates.jsonl").is_file()
         if there and store.read_json("finished.json") == _size(config):

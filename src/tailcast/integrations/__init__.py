@@ -1,0 +1,1 @@
+"""Doors to other evaluation frameworks, imported only where used."""
