@@ -36,7 +36,10 @@ from tailcast.types import SampleBatch, Scores, Verdicts
 __all__ = ["RunStore"]
 
 GROWING = ("samples", "monte_carlo")
-FREE = ("out", "budget", "memory", "engine", "engine_model", "engine_seeds")
+FREE = (
+    "out", "budget", "memory", "engine", "engine_model", "engine_seeds", "judge_workers",
+    "judge_rate", "judge_calls",
+)  # fmt: skip
 
 
 class RunStore:

@@ -66,7 +66,7 @@ def run(
         config.queries, column=config.column, limit=config.limit
     )
     queries = queries[: config.limit]
-    judge = inputs.judge or build_judge(config.judge, threshold=config.threshold)
+    judge = inputs.judge or build_judge(config.judge_settings)
     with store.locked():
         facts = _facts(config, queries, inputs)
         if judge.fingerprint:
@@ -89,7 +89,21 @@ def run(
             served_name=config.engine_model, seeded=config.engine_seeds, workers=rows,
         )  # fmt: skip
         bench = Bench(store, target, judge, config, Rows(rows), steering, engine)
-        return _measure(bench, queries, config, progress)
+        try:
+            return _measure(bench, queries, config, progress)
+        finally:
+            _add_usage(store, judge, progress)
+
+
+def _add_usage(store: RunStore, judge: Judge, progress: Progress) -> None:
+    """What the judge did, added to what it did for the same run before."""
+    used = judge.usage() if judge.usage else {}
+    if not any(used.values()):
+        return
+    before = store.read_json("judge.json") or {}
+    store.write_json("judge.json", {name: n + before.get(name, 0) for name, n in used.items()})
+    words = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in used.items())
+    progress.say(f"Judge: {words}.")
 
 
 def _measure(
