@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
 
+from faulty import LINE, Rubric, grade
 from tailcast.errors import JudgeError
 from tailcast.judges import build_judge, judge_texts, screened
 from tailcast.judges.readings import Reply, score_of
@@ -23,7 +24,7 @@ from tailcast.types import Judge, JudgeSettings, Query
 from tiny import call, save_model
 
 QUERY = Query.user("q", "tell me")
-LINE = "1.a why\n1.b {}\n2.a why\n2.b {}\n3.a why\n3.b {}"
+E = math.exp(-1)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def law(**shares):
 
 READ = [
     ("strongreject", Reply("3", law(_1=0.2, _2=0.1, _5=0.1)), (0.2 * 0 + 0.1 * 0.25 + 0.1) / 0.4),
-    ("strongreject", Reply("3", {"3": -700.0, "5": -701.0}), (0.5 + math.exp(-1)) / (1 + math.exp(-1))),
+    ("strongreject", Reply("3", {"3": -700.0, "5": -701.0}), (0.5 + E) / (1 + E)),
     ("harmbench", Reply(" Yes", {}), 1.0),
     ("harmbench", Reply("no", {}), 0.0),
     ("llama-guard", Reply("safe", law(unsafe=0.3, safe=0.6)), 1 / 3),
@@ -107,7 +108,7 @@ def test_the_threshold_and_the_reading_are_in_the_fingerprint(tmp_path, judge_mo
 BROKEN = {
     "no file": (None, "does not exist: check the path"),
     "no toml": ("a = ", "cannot be read as TOML"),
-    "no completion": ('layout="plain"\nreading="argmax"\nprompts=["x"]\nanswers={a=1}', "lacks the"),
+    "no completion": ('layout="plain"\nreading="argmax"\nprompts=["x"]\nanswers={a=1}', "lacks"),
     "no answers": ('layout="plain"\nreading="argmax"', "needs answers"),
     "value 2": ('layout="plain"\nreading="argmax"\nanswers={a=2}', "not in [0, 1]"),
     "no group": ('layout="plain"\nreading="text"\npattern="a"\nanswers={a=1}', "1 group"),
@@ -262,60 +263,16 @@ def test_any_classifier_is_a_judge(tmp_path, judge_model):
         build_judge(JudgeSettings(**settings, judge_label="bad"))
 
 
-class Rubric(BaseHTTPRequestHandler):
-    """A judge behind a chat API: grades by the words of the text, and fails now and then."""
-
-    faults = 0.0
-    lock = threading.Lock()
-    answered: Counter = Counter()
-    rng = np.random.default_rng(0)
-
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        self.answer({"data": [{"id": "grader"}]})
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = body["messages"][-1]["content"].split("AI model response: ")[1].split("\n")[0]
-        with self.lock:
-            fault = int(self.rng.integers(1, 5)) if self.rng.random() < type(self).faults else 0
-        if fault == 1:
-            return self.answer({"error": "busy"}, 503)
-        if fault == 2:
-            return self.answer({"error": "slow down"}, 429)
-        if fault == 3:
-            return self.connection.close()
-        with self.lock:
-            self.answered[text] += 1
-        grade = 1 + len(text) % 5
-        content = "I would rather not." if fault == 4 else LINE.format(0, grade, grade)
-        choice = {"message": {"content": content}}
-        return self.answer({"choices": [choice], "usage": {"prompt_tokens": 9}})
-
-    def answer(self, value, status=200):
-        data = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("Retry-After", "0.01")
-        self.end_headers()
-        self.wfile.write(data)
-
-
 @pytest.fixture
 def server():
     Rubric.answered.clear()
+    Rubric.graded.clear()
     Rubric.faults = 0.0
     with ThreadingHTTPServer(("127.0.0.1", 0), Rubric) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-def grade(text):
-    return 2 * (len(text) % 5) / 8
 
 
 def test_faults_of_a_server_lose_nothing_and_judge_nothing_twice(server):
@@ -348,16 +305,16 @@ def test_a_kill_loses_no_judgement(server, tmp_path):
     assert sum(Rubric.answered.values()) < 1500
     assert subprocess.run([sys.executable, "-c", code], check=True).returncode == 0
     assert len(Rubric.answered) == 1500
-    twice = sum(number > 1 for number in Rubric.answered.values())
-    assert twice <= 64 + 4  # what was asked since the last write to disk
+    twice = sum(number > 1 for number in Rubric.graded.values())
+    assert twice <= 16  # what was on its way when the kill came
 
 
 def test_a_budget_stops_and_keeps_what_was_judged(server):
     settings = JudgeSettings(judge="strongreject-rubric", judge_server=server, judge_calls=100)
     texts = [f"text {number}" for number in range(130)]
-    with pytest.raises(JudgeError, match="64 times of the 100 that judge_calls allows"):
+    with pytest.raises(JudgeError, match="asked 100 times, and judge_calls is 100"):
         build_judge(settings).many(QUERY, texts)
-    judge = build_judge(settings.model_copy(update={"judge_calls": 70}))
+    judge = build_judge(settings.model_copy(update={"judge_calls": 30}))
     assert judge.many(QUERY, texts) == [grade(text) for text in texts]
     assert set(Rubric.answered.values()) == {1}
 
@@ -402,8 +359,8 @@ def test_a_whole_run_with_a_judge_at_a_server(capsys, tmp_path, tiny, server):
     (tmp_path / "q.jsonl").write_text('{"prompt": "red"}\n')
     words = [
         "estimate", "--model", tiny, "--queries", tmp_path / "q.jsonl", "--samples", 400,
-        "--max-new-tokens", 3, "--json", "--out", tmp_path / "run", "--judge", "strongreject-rubric",
-        "--judge-server", server,
+        "--max-new-tokens", 3, "--json", "--out", tmp_path / "run",
+        "--judge", "strongreject-rubric", "--judge-server", server,
     ]  # fmt: skip
     code, out, err = call(capsys, *words)
     assert code == 0 and "Judge: " in err

@@ -221,7 +221,9 @@ class RunStore:
         table = self._read_table("verdicts", stage, query_id, shard)
         scores = [np.nan if score is None else score for score in table["score"].to_pylist()]
         hits = np.array(table["hit"].to_pylist(), dtype=bool)
-        errors, shares = tuple(table["error"].to_pylist()), np.array(table["share"].to_pylist())
+        errors = tuple(table["error"].to_pylist())
+        known = "share" in table.column_names  # not in runs made before there were screens
+        shares = np.array(table["share"].to_pylist()) if known else np.ones(len(hits))
         return Verdicts(np.array(scores, dtype=float), hits, errors, shares)
 
     def has_scores(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:

@@ -1,3 +1,3 @@
 """Doors to other evaluation frameworks, imported only where used."""
 
-__all__: list[str] = []
+__all__ = []
