@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from tailcast.cli.view import console
 from tailcast.errors import ConfigError, StoreError
 from tailcast.store import RunStore
 
@@ -30,6 +31,13 @@ _WORDS = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
 }
+
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+
+_CUT = (
+    "completions end where their verdict was settled: what a label says is said of the text so "
+    "far. Sample with --no-settle to label whole texts."
+)
 
 
 def label(
@@ -62,6 +70,9 @@ def label(
         raise ConfigError("no terminal to label in: give --out sheet.html or --out sheet.csv.")
     store = _existing(directory)
     sample = label_sample(store, n=n, seed=seed, queries=query, method=method)
+    cut = sum(one.cut for one in sample.completions)
+    if cut:
+        console().print(f"{cut} of {len(sample.completions)} {_CUT}", highlight=False)
     if out is None:
         _ask(store, sample, question)
     else:
@@ -70,17 +81,14 @@ def label(
         print(f"  tailcast calibrate-judge {directory} --labels FILE")
 
 
-def calibrate_judge(
-    directory: Path, /, *, labels: Path | None = None,
-    json: Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")]
-    = False,
-) -> None:  # fmt: skip
+def calibrate_judge(directory: Path, /, *, labels: Path | None = None, json: Json = False) -> None:
     """Say how often the judge errs, and what the risk is without its errors.
 
     Args:
         directory: The run directory whose completions were labelled.
         labels: CSV, JSONL or JSON with the fields id and label (1, yes, 0, no, ? or empty);
             what tailcast label was told in the terminal, if not given.
+        json: Print one JSON object.
     """
     from tailcast.pipeline.calibrate import calibrate
 
@@ -169,8 +177,14 @@ def _query_table(found: "Calibration") -> Table:
 
 
 def _cells(one: "Measured") -> list[str]:
-    value = "unknown" if math.isnan(one.value) else f"{one.value:.3g}"
-    return [value, f"{one.low:.2g} .. {one.high:.2g}"]
+    """Estimate and interval; zero is not an answer."""
+    value = "unknown" if math.isnan(one.value) else f"{_number(one.value)}"
+    return ["none found" if one.value == 0 else value, f"{_number(one.low)} .. {_number(one.high)}"]
+
+
+def _number(value: float) -> str:
+    """To three digits, of the distance from 1 where it is next to it."""
+    return f"1 - {1 - value:.2g}" if 0.99 < value < 1 else f"{value:.3g}"
 
 
 def _sentences(found: "Calibration") -> list[str]:
@@ -188,7 +202,7 @@ def _sentences(found: "Calibration") -> list[str]:
             "more, or draw a sample of one query with --query."
         )
     if not passed.yes:
-        lines.append(_hidden(found.pooled, passed.labelled, found.level))
+        lines.append(_hidden(found.pooled, passed.labelled))
     if found.alike:
         lines.append(
             "If alike: if the judge misses the target's hits as often as the proposals' hits, "
@@ -198,14 +212,11 @@ def _sentences(found: "Calibration") -> list[str]:
     if unsure:
         lines.append(f"{unsure} unsure labels count on both sides of the intervals.")
     if found.cut:
-        lines.append(
-            f"{found.cut} labelled completions end where their verdict was settled: their labels "
-            "speak of the text so far. Run with --no-settle to label whole texts."
-        )
+        lines.append(f"{found.cut} labelled {_CUT}")
     return lines
 
 
-def _hidden(pooled: "JudgeError", labelled: int, level: float) -> str:
+def _hidden(pooled: "JudgeError", labelled: int) -> str:
     """How much risk no label has ruled out."""
     high, risk = pooled.missed.high, pooled.risk.value
     text = (
@@ -214,8 +225,7 @@ def _hidden(pooled: "JudgeError", labelled: int, level: float) -> str:
     )
     if not 0 < risk < high:
         return f"{text}."
-    needed = math.ceil(-math.log((1 - level) / 2) / risk)
     return (
-        f"{text}, {high / risk:.3g} times its own risk. To bound that by the judge's own risk takes "
-        f"about {needed:,} such labels."
+        f"{text}, {high / risk:.3g} times its own risk. To bring that down to its own risk takes "
+        f"about {math.ceil(labelled * high / risk):,} such labels."
     )

@@ -188,8 +188,8 @@ def quotient(one: Measured, other: Measured) -> Measured:
 
 
 def _product(one: Measured, other: Measured) -> Measured:
-    """Of two probabilities, on the log scale."""
-    value = one.value * other.value
+    """Of two probabilities, on the log scale; 0 where one is, whatever the other."""
+    value = 0.0 if one.value == 0 else one.value * other.value
     if not value > 0:
         return Measured(value, 0.0, one.high * other.high)
     low = 0.0
