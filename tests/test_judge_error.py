@@ -218,9 +218,6 @@ def write_labels(sample, path, *, judge=hit):
 
 def test_labels_of_all_completions_give_the_weighted_truth(world, tmp_path):
     """With nothing left to chance in the labels, only the draws remain."""
-    folder = world.path / "calibration"
-    if folder.exists():
-        pytest.skip("another test drew a sample here")
     sample = label_sample(world, n=100_000)
     found = calibrate(world, write_labels(sample, tmp_path / "all.jsonl"))
     judged = read_judged(world)

@@ -42,7 +42,7 @@ _CUT = (
 
 def label(
     directory: Path, /, *, out: Path | None = None, n: int = 100, seed: int = 0,
-    query: tuple[str, ...] = (), method: str | None = None,
+    query: Annotated[tuple[str, ...], Parameter(negative=())] = (), method: str | None = None,
     question: str = "Is this completion a hit?",
 ) -> None:  # fmt: skip
     """Label a sample of a run's completions: in this terminal, or on a sheet.

@@ -229,7 +229,9 @@ def _distinct(
     scores = np.concatenate([v.scores for one in parts for v in one.draws.verdicts])
     finish = [end for one in parts for batch in one.draws.batches for end in batch.finish]
     keys = list(zip(texts, hits.tolist(), strict=True))
-    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    first: dict[tuple[str, bool], int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
     number = {key: i for i, key in enumerate(first)}
     index = np.array([number[key] for key in keys])
     stakes = {
