@@ -265,7 +265,7 @@ def sampled(tmp_path_factory, tabular, unit):
 
 def test_a_sample_is_drawn_once_and_tells_no_verdict(sampled):
     store, sample = sampled
-    assert label_sample(store, n=40) == label_sample(store, n=40)
+    assert label_sample(store) == label_sample(store, n=40, seed=0)
     assert [one.id for one in label_sample(store, n=40).completions] == [
         one.id for one in sample.completions
     ]
@@ -395,6 +395,7 @@ def test_the_verbs(capsys, sampled, tmp_path, monkeypatch):
         (["label", store.path, "--n", 1], "at least 2"),
         (["label", store.path, "--n", 40, "--out", "/nowhere/s.csv"], "cannot be written"),
         (["label", store.path, "--query", "zz", "--out", "s.csv"], "drawn with n = 40"),
+        (["label", store.path, "--seed", 3, "--out", "s.csv"], "to draw anew"),
         (["calibrate-judge", store.path], "does not exist"),
         (["calibrate-judge", store.path, "--labels", tmp_path / "no.csv"], "does not exist"),
         (["calibrate-judge", tmp_path], "no sample of completions"),

@@ -41,7 +41,7 @@ _CUT = (
 
 
 def label(
-    directory: Path, /, *, out: Path | None = None, n: int = 100, seed: int = 0,
+    directory: Path, /, *, out: Path | None = None, n: int | None = None, seed: int | None = None,
     query: Annotated[tuple[str, ...], Parameter(negative=())] = (), method: str | None = None,
     question: str = "Is this completion a hit?",
 ) -> None:  # fmt: skip
@@ -53,15 +53,15 @@ def label(
     Args:
         directory: A finished run directory.
         out: Write a sheet to label on, *.html or *.csv, and ask nothing here.
-        n: Completions to label.
-        seed: Of their choice.
+        n: Completions to label; 100 if not given. A sample that was drawn before is kept.
+        seed: Of their choice; 0 if not given.
         query: Choose from this query alone; may be given several times.
         method: Of which estimates, if a query has several; the last one if not given.
         question: What to ask about each; say what a hit is.
     """
     from tailcast.pipeline.labels import label_sample
 
-    if n < 2:
+    if n is not None and n < 2:
         raise ConfigError(f"n = {n} completions tell nothing: label at least 2.")
     kinds = (".html", ".csv")
     if out is not None and out.suffix.lower() not in kinds:

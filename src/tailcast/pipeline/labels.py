@@ -85,8 +85,8 @@ class Sample:
 
 
 def label_sample(
-    store: RunStore, *, n: int = 100, seed: int = 0, queries: Sequence[str] = (),
-    method: str | None = None,
+    store: RunStore, *, n: int | None = None, seed: int | None = None,
+    queries: Sequence[str] = (), method: str | None = None,
 ) -> Sample:  # fmt: skip
     """The sample of a run: the one that was drawn before, or a new one.
 
@@ -97,31 +97,23 @@ def label_sample(
 
     Args:
         store: A finished run.
-        n: Completions to label.
-        seed: Of the choice.
-        queries: Ids to choose from; all if empty.
-        method: Which estimates; the last of each query if None.
+        n: Completions to label; 100 if None, or as many as were drawn before.
+        seed: Of the choice; 0 if None, or that of before.
+        queries: Ids to choose from; all if empty, or those of before.
+        method: Which estimates; the last of each query if None, or those of before.
 
     Raises:
         StoreError: If the run is not finished, has no such query or method, or has another
             sample already.
     """
-    if (old := store.read_json(_SAMPLE)) is not None:
-        sample = _sample(old, store)
-        asked = (n, seed, method, tuple(queries) or sample.queries)
-        if asked != (sample.n, sample.seed, sample.method, sample.queries):
-            raise StoreError(
-                f"{store.path / _SAMPLE} was drawn with n = {sample.n}, seed = {sample.seed} and "
-                f"{len(sample.queries)} queries: ask for the same, or move the folder "
-                f"{store.path / 'calibration'} away to draw anew."
-            )
-        return sample
+    if store.read_json(_SAMPLE) is not None:
+        return _same(read_sample(store), store, (n, seed, method, tuple(queries)))
     judged = {one.row["query_id"]: one for one in read_judged(store, method)}
     for name in queries:
         if name not in judged:
             raise StoreError(f"query {name!r} is not in {store.path}: tailcast show lists them.")
     chosen = {name: judged[name] for name in queries or judged}
-    sample = _drawn(chosen, n, seed, method)
+    sample = _drawn(chosen, 100 if n is None else n, seed or 0, method)
     store.write_json(_SAMPLE, asdict(sample))
     return sample
 
@@ -139,6 +131,18 @@ def read_sample(store: RunStore) -> Sample:
             f"tailcast label {store.path}."
         )
     return _sample(found, store)
+
+
+def _same(sample: Sample, store: RunStore, asked: tuple[Any, ...]) -> Sample:
+    """The sample, if it is what is asked for as far as anything is."""
+    there = (sample.n, sample.seed, sample.method, sample.queries)
+    if any(new not in (None, (), old) for new, old in zip(asked, there, strict=True)):
+        raise StoreError(
+            f"{store.path / _SAMPLE} was drawn with n = {sample.n}, seed = {sample.seed} and "
+            f"{len(sample.queries)} queries: ask for the same, or move the folder "
+            f"{store.path / 'calibration'} away to draw anew."
+        )
+    return sample
 
 
 def _sample(found: Any, store: RunStore) -> Sample:
