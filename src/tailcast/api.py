@@ -74,7 +74,7 @@ def estimate(
     values = dict(settings)
     inputs = Inputs(
         target=None if isinstance(model, str) else model,
-        judge=None if isinstance(judge, str) else _judge(judge, values.get("threshold", 0.5)),
+        judge=None if isinstance(judge, str) else _judge(judge, values.get("threshold") or 0.5),
         queries=None if isinstance(queries, str | Path) else load_queries(queries),
         steering=steering if isinstance(steering, SteeringVector) else None,
     )

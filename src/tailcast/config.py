@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from tailcast.errors import ConfigError
 from tailcast.mixtures import default_components
 from tailcast.proposals import Proposal, ProposalGrid
-from tailcast.types import ModelSettings, Operator, Positions, SamplingSettings
+from tailcast.types import JudgeSettings, ModelSettings, Operator, Positions, SamplingSettings
 
 __all__ = ["PRESETS", "Rule", "RunConfig", "make_config", "read_toml"]
 
@@ -35,14 +35,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Settings of Angell et al. 2026 for harm (method.md section 8)."""
 
 
-class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
+class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, extra="forbid"):
     """A run: what is measured, how it is sampled, where it is kept."""
 
     queries: str = Field(description="JSONL, JSON, CSV or Parquet file, or a data set id.")
     column: str | None = Field(None, description="Column of the prompt, if it has another name.")
     limit: int | None = Field(None, ge=1, description="Take the first so many queries.")
-    judge: str = Field("refusal", description="refusal, pattern:REGEX or python:MODULE:FUNCTION.")
-    threshold: float = Field(0.5, gt=0, le=1, description="A hit is a score of at least this.")
     method: Literal["mc", "paper", "mixture"] | None = Field(
         None,
         description="mc: plain sampling; paper: one proposal, given or chosen; mixture: many of "
@@ -209,6 +207,16 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
     def sampling_settings(self) -> SamplingSettings:
         """The part that says how it is sampled."""
         return SamplingSettings(**self.model_dump(include=set(SamplingSettings.model_fields)))
+
+    @property
+    def countable(self) -> bool:
+        """Whether a hit of the target counts once, so that hits can simply be counted."""
+        return self.roulette == 1.0 and not self.screen
+
+    @property
+    def judge_settings(self) -> JudgeSettings:
+        """The part that says which judge."""
+        return JudgeSettings(**self.model_dump(include=set(JudgeSettings.model_fields)))
 
 
 def make_config(values: dict[str, Any], *, preset: str | None = None, place: str = "") -> RunConfig:

@@ -229,6 +229,12 @@ def _footnotes(screen: Console, rows: list[dict[str, Any]]) -> None:
             f"its {level:.0%} interval takes the weights that it saw for all there are.",
             style="dim",
         )
+    if "mc-screen" in methods:
+        screen.print(
+            "mc-screen: plain sampling of which the judge saw few refusals, which count for the "
+            f"others; its {level:.0%} interval takes the weights that it saw for all there are.",
+            style="dim",
+        )
     screen.print(
         f"at least: what the draws refute from below at {level:.0%}, whatever the proposal.",
         style="dim",

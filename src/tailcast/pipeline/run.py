@@ -66,7 +66,7 @@ def run(
         config.queries, column=config.column, limit=config.limit
     )
     queries = queries[: config.limit]
-    judge = inputs.judge or build_judge(config.judge, threshold=config.threshold)
+    judge = inputs.judge or build_judge(config.judge_settings)
     with store.locked():
         facts = _facts(config, queries, inputs)
         if judge.fingerprint:
@@ -89,7 +89,21 @@ def run(
             served_name=config.engine_model, seeded=config.engine_seeds, workers=rows,
         )  # fmt: skip
         bench = Bench(store, target, judge, config, Rows(rows), steering, engine)
-        return _measure(bench, queries, config, progress)
+        try:
+            return _measure(bench, queries, config, progress)
+        finally:
+            _add_usage(store, judge, progress)
+
+
+def _add_usage(store: RunStore, judge: Judge, progress: Progress) -> None:
+    """What the judge did, added to what it did for the same run before."""
+    used = judge.usage() if judge.usage else {}
+    if not any(used.values()):
+        return
+    before = store.read_json("judge.json") or {}
+    store.write_json("judge.json", {name: n + before.get(name, 0) for name, n in used.items()})
+    words = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in used.items())
+    progress.say(f"Judge: {words}.")
 
 
 def _measure(
@@ -128,7 +142,7 @@ def _add_rounds(
     bench: Bench, queries: Sequence[Query], found: dict[str, list[Estimate]], progress: Progress
 ) -> dict[str, Case]:
     """Estimates by adaptive rounds beside those that are there; what the audit compares."""
-    config, countable = bench.config, bench.config.roulette == 1.0
+    config, countable = bench.config, bench.config.countable
     plain = {id: (pair[0].n_hits, pair[0].n) for id, pair in found.items() if pair and countable}
     history = run_rounds(bench, queries, config.components, progress, plain=plain)
     for query in queries:
@@ -165,12 +179,14 @@ def _estimate(query: Query, stage: str, draws: Draws, config: RunConfig) -> Esti
     several = config.continuations if stage == "is" else 1
 
     def with_hits(hits: Any) -> Estimate:
-        if stage == "mc" and config.roulette == 1.0:
+        if stage == "mc" and config.countable:
             return monte_carlo(hits, level=config.level)
         one = importance_sampling(
             draws.log_weights, hits, level=config.level, continuations=several
         )
-        return one if stage == "is" else replace(one, method="mc-roulette")
+        if stage == "is":
+            return one
+        return replace(one, method="mc-roulette" if config.roulette < 1 else "mc-screen")
 
     one = replace(with_hits(draws.hits), query_id=query.id, prompt=query.prompt, cost=draws.cost)
     failed = int(draws.failed.sum())
