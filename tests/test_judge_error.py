@@ -14,6 +14,7 @@ from scipy.stats import binom
 import tailcast
 from tailcast.cli.labeller import label_in_terminal
 from tailcast.errors import DataError, StoreError
+from tailcast.models import TabularTarget
 from tailcast.pipeline.calibrate import calibrate
 from tailcast.pipeline.completions import DRAWN, TARGET, read_judged
 from tailcast.pipeline.labels import label_sample, read_labels
@@ -208,6 +209,22 @@ def test_masses_add_up_to_the_estimates_of_the_run(world):
         if one.target[1]:  # non-hits are the target's: with its own hits they are all of it
             assert sums[False] == pytest.approx(1 - one.target[0] / one.target[1])
         assert all(c.hit == verdict(None, c.text) for c in one.completions)
+
+
+class Sorry(TabularTarget):
+    def decode(self, tokens):
+        return f"{super().decode(tokens)} {'sorry' if 1 in tokens else ''}"
+
+
+@pytest.mark.parametrize("how", [{"roulette": 0.3}, {"screen": "refusal", "screen_share": 0.3}])
+def test_draws_that_the_judge_never_saw_count_by_those_it_saw(tmp_path, tabular, how):
+    """Their mass is there once: with it twice, or not at all, the sum is off by half."""
+    target = Sorry(tabular.table, tabular.shift)
+    settings = {"max_new_tokens": 5, "samples": 1500, "out": tmp_path, **how}
+    tailcast.estimate(target, QUERIES, verdict, **settings)
+    for one in read_judged(RunStore(tmp_path)):
+        assert one.row["method"] != "mc" and one.target == (0, 0)
+        assert sum(c.stakes[TARGET].mass for c in one.completions) == pytest.approx(1, abs=0.12)
 
 
 def write_labels(sample, path, *, judge=hit):

@@ -76,7 +76,8 @@ class Judged:
         clusters: What each draw adds to the estimate, or each prefix with all its
             continuations; of hits alone, [hits].
         n: Number of draws, or of prefixes.
-        target: Hits among draws of the target, and their number.
+        target: Hits among draws of the target, and their number; none where roulette or a
+            screen kept some of them from the judge.
         drawn: The same among draws of the proposals.
     """
 
@@ -170,7 +171,7 @@ def _rounds(store: RunStore, query_id: str, several: int) -> Iterator[_Part]:
         _, prefix = np.unique(hits // several, return_inverse=True)
         weights = np.full(len(draws.hits), -np.inf)
         part = _Part(draws, weights, several)
-        weights[hits] = (found.log_weighted - found.log_values)[prefix] + _roulette(part)[hits]
+        weights[hits] = (found.log_weighted - found.log_values)[prefix] + _played(part)[hits]
         yield part
 
 
@@ -178,29 +179,30 @@ def _judged(row: dict[str, Any], parts: list[_Part]) -> Judged:
     """Masses of all draws of a query, put together by text and verdict."""
     target = [_is_target(one) for one in parts]
     masses = _target_masses(parts, target)
-    drawn = [np.where(mine, 0.0, np.exp(_roulette(one))) for one, mine in zip(parts, target)]
+    drawn = [np.where(mine, 0.0, np.exp(_played(one))) for one, mine in zip(parts, target)]
     hits = [one.draws.hits for one in parts]
     clusters = [
         np.bincount(one.prefix, np.where(hit, mass, 0.0))
         for one, hit, mass in zip(parts, hits, masses)
     ]
+    seen = all((_played(one) == 0).all() for one in parts)
     adds = np.concatenate(clusters).astype(float)
     return Judged(
         row=row,
         completions=_distinct(parts, {TARGET: masses, DRAWN: drawn}),
         clusters=adds[adds > 0],
         n=sum(len(cluster) for one, cluster in zip(parts, clusters) if one.counts),
-        target=_hits_among(hits, target),
-        drawn=_hits_among(hits, [~one for one in target]),
+        target=_hits_among(hits, target) if seen else (0, 0),
+        drawn=(_hits_among(hits, drawn)[0], sum(int((~one).sum()) for one in target)),
     )
 
 
 def _hits_among(
-    hits: Sequence[NDArray[np.bool_]], mine: Sequence[NDArray[np.bool_]]
+    hits: Sequence[NDArray[np.bool_]], counts: Sequence[NDArray[Any]]
 ) -> tuple[int, int]:
-    """Hits among some draws, and their number."""
-    among = np.concatenate(mine)
-    return int((np.concatenate(hits) & among).sum()), int(among.sum())
+    """Hits among draws that count so often each, and the number of those draws."""
+    among = np.concatenate(counts)
+    return round(float(among[np.concatenate(hits)].sum())), round(float(among.sum()))
 
 
 def _target_masses(parts: Sequence[_Part], target: Sequence[NDArray[np.bool_]]) -> list[Floats]:
@@ -214,7 +216,8 @@ def _target_masses(parts: Sequence[_Part], target: Sequence[NDArray[np.bool_]]) 
     found = []
     for part, mine in zip(parts, target, strict=True):
         counted = part.log_weights - np.log(draws) if part.counts else np.full(len(mine), -np.inf)
-        own = part.draws.log_weights - np.log(plain or draws)
+        own = np.where(_played(part) > -np.inf, part.draws.log_weights, -np.inf)
+        own -= np.log(plain or draws)
         rest = own if not plain else np.where(mine, own, -np.inf)
         found.append(np.exp(np.where(part.draws.hits, counted, rest)))
     return found
@@ -271,5 +274,8 @@ def _is_target(part: _Part) -> NDArray[np.bool_]:
     return np.array([one.is_target for batch in part.draws.batches for one in batch.proposals])
 
 
-def _roulette(part: _Part) -> Floats:
-    return np.concatenate([batch.log_roulette for batch in part.draws.batches])
+def _played(part: _Part) -> Floats:
+    """What roulette and a screen add to each log-weight, [n]; -inf for draws they ended or hid."""
+    shares = np.concatenate([one.shares for one in part.draws.verdicts])
+    added = np.concatenate([batch.log_roulette for batch in part.draws.batches])
+    return np.where(shares > 0, added, -np.inf)
