@@ -15,7 +15,14 @@ from typing import Any
 from tailcast.errors import DataError, MissingExtra
 from tailcast.types import ContrastPair, Query
 
-__all__ = ["PROMPT_COLUMNS", "load_pairs", "load_prompts", "load_queries", "queries_digest"]
+__all__ = [
+    "PROMPT_COLUMNS",
+    "load_pairs",
+    "load_prompts",
+    "load_queries",
+    "queries_digest",
+    "read_rows",
+]
 
 PROMPT_COLUMNS = ("messages", "prompt", "forbidden_prompt", "instruction", "goal")
 
@@ -86,6 +93,17 @@ def queries_digest(queries: Iterable[Query]) -> str:
     """Digest of ids and messages, for the manifest."""
     text = json.dumps([[query.id, query.messages] for query in queries], sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]
+
+
+def read_rows(path: Path) -> Iterator[_Row]:
+    """Rows of a JSONL, JSON, CSV or Parquet file, each with its place for messages.
+
+    Raises:
+        DataError: If there is no such file, or it cannot be read as one.
+    """
+    if not path.is_file():
+        raise DataError(f"file {str(path)!r} does not exist: check the path.")
+    yield from _rows(path)
 
 
 def _query(row: _Row, number: int, column: str | None) -> Query:
