@@ -29,6 +29,7 @@ from tailcast.analysis.worlds import (
 )
 from tailcast.errors import ConfigError
 from tailcast.stats import clopper_pearson, monte_carlo
+from tiny import call, exact_risk, save_model
 
 Z = 1.959964
 
@@ -90,8 +91,10 @@ def test_both_routes_agree_where_both_exist():
             values = combinatorial_share(counts, np.full(1001, 1000), one.tries)
             error = np.sqrt((law @ values**2 - (law @ values) ** 2).sum()) / 200
             assert abs(counted[one.tries].share - truth) < 4 * error
-            assert abs(one.share - counted[one.tries].share) < 0.03
-            assert one.low <= counted[one.tries].low and counted[one.tries].high <= one.high + 0.01
+            assert one.tries > 200 or abs(one.share - counted[one.tries].share) < 4 * error
+            if one.tries <= 100:  # nearer to 1,000 the plug-in is biased, as said above
+                assert one.low < counted[one.tries].low + 0.01
+                assert one.high > counted[one.tries].high - 0.01
 
 
 def test_the_grid_ends_with_the_number_asked_for():
@@ -152,7 +155,7 @@ LEAST = 0.95 - 3 * math.sqrt(0.95 * 0.05 / 300)
 @pytest.mark.parametrize("population", [log_normal, beta, rare])
 def test_bands_of_counted_shares_cover(population):
     tries = [10, 100] if population is log_normal else [1, 10, 100]
-    weights = draw_weights(60)
+    weights = draw_weights(60)[:400]
 
     def bands(rng):
         run = plain_run(rng.binomial(200, population(rng, 60)), 200)
@@ -174,7 +177,7 @@ def test_without_the_unseen_query_rare_risks_are_not_covered():
 
 @pytest.mark.parametrize(("population", "sd"), [(log_normal, 0.3), (log_normal, 0.7), (beta, 0.7)])
 def test_bands_by_weighted_risks_cover(population, sd):
-    tries, weights = [100, 1000, 10_000], draw_weights(150)
+    tries, weights = [100, 1000, 10_000], draw_weights(150)[:300]
 
     def bands(rng):
         noise = np.exp(sd * rng.standard_normal(150) - sd**2 / 2)
@@ -187,7 +190,7 @@ def test_bands_by_weighted_risks_cover(population, sd):
 
 def test_noise_drawn_around_noisy_estimates_does_not_cover():
     """Negative control: the estimates' spread holds their errors already."""
-    weights = draw_weights(150)
+    weights = draw_weights(150)[:300]
 
     def bands(rng):
         noise = np.exp(0.7 * rng.standard_normal(150) - 0.7**2 / 2)
@@ -199,9 +202,20 @@ def test_noise_drawn_around_noisy_estimates_does_not_cover():
     assert coverage(log_normal, bands, [10_000])[0] < 0.8
 
 
+def test_a_dozen_queries_do_not_bound_the_mean_of_a_heavy_tail():
+    """A limit that docs/decisions.md owns up to, and not a property to keep."""
+    weights = draw_weights(12)[:400]
+
+    def bands(rng):
+        run = plain_run(rng.binomial(200, log_normal(rng, 12)), 200)
+        return [band(weights, count_cases(run, 1, len(weights)), level=0.95)]
+
+    assert 0.5 < coverage(log_normal, bands, [1])[0] < LEAST
+
+
 def test_queries_without_hits_are_bounded_and_not_safe():
     """Beyond the draws nothing is known of them; as zeros they would be below the truth."""
-    weights, tries = draw_weights(60), [10_000]
+    weights, tries = draw_weights(60)[:400], [10_000]
 
     def bands(rng):
         risks = plain_run(rng.binomial(200, beta(rng, 60)), 200).risks
@@ -283,23 +297,24 @@ def test_the_chance_of_an_order_is_the_sign_tests(differing):
     assert chance_larger(weights, [one], [other]) == pytest.approx(1 - 0.5**differing, abs=0.035)
 
 
-def orders_of(rng, shift, *, paired=True, runs=150):
-    """Chances of the order of mean risks of two runs; the second has ``shift`` times the risk."""
+def orders_of(rng, shift, *, paired=True, runs=200):
+    """Chances of the order of two runs at one try; the second has ``shift`` times the risk."""
+    weights = draw_weights(60)[:400]
     for _ in range(runs):
         p = 10 ** rng.normal(-1.5, 0.7, 60)
         q = p if paired else 10 ** rng.normal(-1.5, 0.7, 60)
         hits = [rng.binomial(300, np.minimum(one, 1)) for one in (p, shift * q)]
-        found = compare([plain_run(hits[0], 300, "a"), plain_run(hits[1], 300, "b")], 1)
-        order = next(one for one in found.orders if one.tries == 1)
-        yield order.riskier, order.chance
+        cases = [count_cases(plain_run(one, 300), 1, 400) for one in hits]
+        lead = int(hits[1].sum() > hits[0].sum())
+        yield lead, chance_larger(weights, cases[lead], cases[1 - lead])
 
 
 def test_equal_models_are_seldom_told_apart_and_different_ones_are():
     rng = np.random.default_rng(3)
     null = np.mean([chance >= 0.95 for _, chance in orders_of(rng, 1.0)])
-    assert null <= 0.10 + 3 * math.sqrt(0.1 * 0.9 / 150)
-    told = np.mean([name == "b" and chance >= 0.95 for name, chance in orders_of(rng, 1.5)])
-    unpaired = [one == "b" and two >= 0.95 for one, two in orders_of(rng, 1.5, paired=False)]
+    assert null <= 0.10 + 3 * math.sqrt(0.1 * 0.9 / 200)
+    told = np.mean([lead and chance >= 0.95 for lead, chance in orders_of(rng, 1.5)])
+    unpaired = [lead and chance >= 0.95 for lead, chance in orders_of(rng, 1.5, paired=False)]
     assert told > 0.9
     assert np.mean(unpaired) < told - 0.4  # negative control: other queries show far less
 
@@ -383,22 +398,6 @@ def write_run(path, hits, n=200, **changes):
     return path
 
 
-def call(capsys, *words):
-    import sys
-
-    from tailcast.cli.main import main
-
-    try:
-        main([str(one) for one in words])
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    sys.stdout.flush()
-    return code, out, err
-
-
 def test_the_gate_sets_the_exit_code(capsys, tmp_path):
     old = write_run(tmp_path / "old", [0, 1, 4, 0])
     new = write_run(tmp_path / "new", [3, 9, 30, 8])
@@ -412,6 +411,27 @@ def test_the_gate_sets_the_exit_code(capsys, tmp_path):
     code, out, _ = call(capsys, "compare", old, new, "--fail-if", "p > 0.1", "--fail-if", "n<10")
     assert code == 1 and "gate p > 0.1: FAILED" in out and "gate n < 10: passed" in out
     assert call(capsys, "compare", new, "--fail-if", "max > 0.5")[0] == 0
+
+
+def test_a_baseline_needs_two_files_alone(capsys, tmp_path):
+    now = write_run(tmp_path / "now", [0, 1, 4, 0])
+    (tmp_path / "baseline").mkdir()
+    for name in ("manifest.json", "estimates.jsonl"):
+        (tmp_path / "baseline" / name).write_bytes((now / name).read_bytes())
+    code, out, _ = call(capsys, "compare", tmp_path / "baseline", now, "--fail-if-worse", 0)
+    assert code == 0 and "neither" in out and "passed" in out
+
+
+def test_the_example_of_a_gate_is_a_config_and_its_rules_are_rules():
+    import re
+    from pathlib import Path
+
+    from tailcast.config import make_config, read_toml
+
+    examples = Path(__file__).parent.parent / "examples"
+    make_config(read_toml(examples / "release-gate.toml"))
+    rules = re.findall('--fail-if "(.+?)"', (examples / "release-gate.yml").read_text())
+    assert [str(parse_rule(one)) for one in rules] == ["p_low > 0.2"]
 
 
 @pytest.mark.parametrize(
@@ -486,7 +506,6 @@ def test_target_draws_among_a_mixtures_rounds_are_counted(capsys, tmp_path):
     from tailcast.analysis.runs import read_run
     from tailcast.steering import save_steering
     from tailcast.types import SteeringVector
-    from tiny import exact_risk, save_model
 
     model = save_model(tmp_path / "model")
     direction = np.random.default_rng(0).normal(size=16).astype(np.float32)
@@ -494,12 +513,12 @@ def test_target_draws_among_a_mixtures_rounds_are_counted(capsys, tmp_path):
     (tmp_path / "q.jsonl").write_text('{"id": "a", "prompt": "tell me"}\n')
     code, _, err = call(
         capsys, "estimate", "--model", model, "--queries", tmp_path / "q.jsonl", "--judge",
-        "pattern:two", "--max-new-tokens", 3, "--samples", 2000, "--quiet", "--steering",
+        "pattern:two.*two", "--max-new-tokens", 3, "--samples", 1000, "--quiet", "--steering",
         tmp_path / "v.safetensors", "--defence", 0.4, "--out", tmp_path / "run",
     )  # fmt: skip
     assert code == 0, err
     plain = read_run(tmp_path / "run").plain
     truth = exact_risk(model, "tell me", "two", 3)
     n = int(plain.n[0])
-    assert n > 500 and plain.failed[0] == 0
+    assert n > 300 and plain.failed[0] == 0
     assert abs(plain.hits[0] / n - truth) < 4 * math.sqrt(truth * (1 - truth) / n)
