@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -34,8 +35,13 @@ from tiny import call, exact_risk, save_model
 Z = 1.959964
 
 
+@cache
+def plain_estimate(hits, n):
+    return monte_carlo(np.arange(n) < hits)
+
+
 def plain_risk(name, hits, n):
-    one = monte_carlo(np.arange(n) < hits)
+    one = plain_estimate(hits, n)
     kept = {key: getattr(one, key) for key in QueryRisk.__dataclass_fields__ if key != "query_id"}
     return QueryRisk(query_id=name, **kept)
 
