@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import BaseModel, Field, create_model
 
+from tailcast.cli.analyse import analyse
 from tailcast.cli.calibrate import calibrate_judge, label
+from tailcast.cli.compare import compare
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, StoreError, TailcastError
@@ -26,6 +28,8 @@ app = App(
     help_format="plaintext",
     result_action="return_value",
 )
+app.command(analyse)
+app.command(compare)
 
 app.command(label)
 app.command(calibrate_judge)
