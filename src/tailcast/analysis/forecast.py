@@ -9,7 +9,7 @@ import numpy as np
 from tailcast.analysis.forecast_methods import METHODS, Fitted, Threshold
 from tailcast.analysis.measured import Measured
 from tailcast.errors import ConfigError, DataError
-from tailcast.stats.extremes import TailFit, return_level_interval
+from tailcast.stats.extremes import SHAPE_PRIOR, TailFit, return_level_interval
 from tailcast.stats.risk_laws import log_odds
 
 __all__ = ["TAUS", "Exceedance", "Forecast", "forecast", "forecast_one", "reach_warnings", "worst_of"]
@@ -56,7 +56,8 @@ class Forecast:
         return_level: The risk that one query in n exceeds.
         return_low: Lower end of its interval; None for methods that know no uncertainty.
         return_high: Upper end.
-        mean: Expected mean risk of the n, tail included.
+        mean: Mean risk of a query, tail included, its median over the laws: as likely too low as
+            too high. Where the tail is heavy the average over the laws lies above it.
         mean_low: Lower end of an interval of their mean.
         mean_high: Upper end.
         aggregate: Chance of at least one hit if each is asked once.
@@ -147,12 +148,12 @@ def forecast_one(
     mean_low, mean_high = np.quantile(means, tails)
     levels = laws.return_levels(1 / n)
     ends = laws.quantiles(levels, tails) if fitted.uncertain else [None, None]
-    middle = laws.quantiles(levels, 0.5) if fitted.uncertain else [float(levels[0])]
+    middle = laws.quantiles(levels, [0.5]) if fitted.uncertain else [float(levels[0])]
     if fitted.tail is not None and 1 / n < fitted.tail.share:
         middle, ends = _profile(fitted, 1 / n, level)
     return Forecast(
         name, n, len(measured), level, point, low, high, middle[0], ends[0], ends[1],
-        float(laws.weights @ laws.means()), float(mean_low), float(mean_high),
+        laws.quantiles(laws.means(), [0.5])[0], float(mean_low), float(mean_high),
         float(aggregates.mean()),
         tuple(_exceedance(fitted, tau, n, tails) for tau in taus),
         fitted.tail, fitted.thresholds,
@@ -207,7 +208,7 @@ def _profile(
     """A return level as a risk, and its profile-likelihood interval."""
     assert fitted.tail is not None and fitted.excesses is not None
     reach = float(np.log(fitted.tail.share / probability))
-    ends = return_level_interval(fitted.excesses, reach, level=level)
+    ends = return_level_interval(fitted.excesses, reach, level=level, prior=SHAPE_PRIOR)
     middle = float(fitted.tail.level(probability))
     return [_risk(middle)], [_risk(fitted.tail.threshold + end) for end in ends]
 

@@ -16,17 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tailcast.stats.extremes import log_survival, survival_level
+from tailcast.stats.extremes import SHAPE_PRIOR, log_survival, survival_level
 from tailcast.stats.risk_laws import EDGES, RiskLaws
 
 __all__ = ["NoisyTail", "fit_noisy_tail"]
 
 SHARES = (0.25, 0.12, 0.06, 0.03)
 """Shares of the queries that the thresholds leave in the tail."""
-
-PRIOR = (-0.1, 0.15)
-"""Mean and deviation of the shape's normal prior. On log odds a Pareto tail of the odds and a
-Beta law have shape 0, and normal laws (log-normal risks) -0.1 to -0.25 at the thresholds used."""
 
 _FEWEST = 10
 _STEPS = 60  # of expectation and maximisation
@@ -131,7 +127,7 @@ def _tails(
     inside = np.exp(log_survival((EDGES[start:] - edge)[:, None], shapes, scales))
     tail = likelihood[:, start:] @ (inside[:-1] - inside[1:])  # [m, tails]
     near = likelihood[:, start:].max(axis=1) > 1e-7 * body
-    log_prior = -0.5 * ((shapes - PRIOR[0]) / PRIOR[1]) ** 2 + np.log(error)
+    log_prior = -0.5 * ((shapes - SHAPE_PRIOR[0]) / SHAPE_PRIOR[1]) ** 2 + np.log(error)
     log_weights = np.empty((len(shares), len(shapes)))
     for row, one in zip(log_weights, shares, strict=True):
         far = counts[~near] @ np.log(np.maximum((1 - one) * body[~near], 1e-300))

@@ -52,7 +52,8 @@ class RiskLaws:
 
     def worst_exceeds(self, risk: float, n: float) -> float:
         """P(the largest of n unseen risks > this)."""
-        return float(self.weights @ -np.expm1(n * np.log1p(-_below_one(self.exceeding(risk)))))
+        chance = self.weights @ -np.expm1(n * np.log1p(-_below_one(self.exceeding(risk))))
+        return min(float(chance), 1.0)
 
     def worst(self, n: float, probabilities: ArrayLike) -> NDArray[np.float64]:
         """Quantiles of the largest of n unseen risks, as risks."""
