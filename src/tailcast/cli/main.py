@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import BaseModel, Field, create_model
 
+from tailcast.cli.analyse import analyse
+from tailcast.cli.compare import compare
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, StoreError, TailcastError
@@ -25,6 +27,8 @@ app = App(
     help_format="plaintext",
     result_action="return_value",
 )
+app.command(analyse)
+app.command(compare)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON lines.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", negative=(), help="No progress.")]
