@@ -39,7 +39,7 @@ class Population:
 
 
 def log_normal(rng: np.random.Generator) -> Population:
-    """log p is normal, cut at p = 1."""
+    """Log p is normal, cut at p = 1."""
     centre, spread = rng.uniform(-14, -8), rng.uniform(1.0, 2.0)
     cut = norm.sf(-centre / spread)
     return by_quantile(
@@ -48,7 +48,7 @@ def log_normal(rng: np.random.Generator) -> Population:
 
 
 def beta_law(rng: np.random.Generator) -> Population:
-    """p is Beta(a, b) with a below 1: most risks next to nothing."""
+    """P is Beta(a, b) with a below 1: most risks next to nothing."""
     a, b = rng.uniform(0.05, 0.5), rng.uniform(10, 300)
     return Population(lambda s: beta.isf(s, a, b), lambda n, r: r.beta(a, b, n), a / (a + b))
 
@@ -114,12 +114,14 @@ def trial(name: str, m: int, draws: int, number: int) -> dict[str, np.ndarray]:
                  in zip(worst, median, largest, strict=True)]  # fmt: skip
         table += [(mean, *end, law.mean, seen) for end, seen in zip(ends, shown, strict=True)]
         point, low, high, true, seen = np.array(table).T
-        rows[method] = np.array([np.log10(point / true), (low <= seen) & (seen <= high), seen > high])
+        rows[method] = np.array(
+            [np.log10(point / true), (low <= seen) & (seen <= high), seen > high]
+        )
     return rows
 
 
 def cells(rows: np.ndarray) -> list[str]:
-    """error and coverage at each n; rows are [populations, 3, n]."""
+    """Error and coverage at each n; rows are [populations, 3, n]."""
     fitted = ~np.isnan(rows[:, 0, 0])
     if fitted.mean() < 0.5:
         return ["-"] * rows.shape[2]
@@ -134,8 +136,9 @@ def table(m: int, draws: int, populations: int) -> list[str]:
         name: [trial(name, m, draws, number) for number in range(populations)] for name in LAWS
     }
     heads = [f"n/m = {far:,}" for far in FAR] + [f"mean, {far:,}" for far in FAR_MEAN]
-    lines = ["", f"## {m} queries, {draws:,} draws each: {populations} populations of each law", "",
-             f"| law | method | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]  # fmt: skip
+    title = f"## {m} queries, {draws:,} draws each: {populations} populations of each law"
+    head = f"| law | method | {' | '.join(heads)} |"
+    lines = ["", title, "", head, "|---" * (len(heads) + 2) + "|"]
     for name, trials in found.items():
         for method in METHODS:
             row = cells(np.array([one[method] for one in trials]))

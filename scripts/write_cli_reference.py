@@ -9,7 +9,8 @@ from tailcast.cli.main import app
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 VERBS = (
-    "run", "estimate", "steer", "show", "demo", "analyse repeated", "analyse deployment", "compare",
+    "run", "estimate", "steer", "show", "demo", "analyse repeated", "analyse deployment",
+    "analyse forecast", "compare",
 )  # fmt: skip
 
 

@@ -12,7 +12,15 @@ from tailcast.errors import ConfigError, DataError
 from tailcast.stats.extremes import SHAPE_PRIOR, TailFit, return_level_interval
 from tailcast.stats.risk_laws import log_odds
 
-__all__ = ["TAUS", "Exceedance", "Forecast", "forecast", "forecast_one", "reach_warnings", "worst_of"]
+__all__ = [
+    "TAUS",
+    "Exceedance",
+    "Forecast",
+    "forecast",
+    "forecast_one",
+    "reach_warnings",
+    "worst_of",
+]
 
 TAUS = (0.9, 0.5, 0.1, 0.01, 0.001)
 """Risks that the chance of exceedance is given for, if no others are asked for."""
@@ -166,8 +174,8 @@ def worst_of(name: str, fitted: Fitted, n: int, level: float) -> tuple[float, fl
     For peaks over threshold, two uncertainties are joined on log odds (MOVER, Zou and Donner
     2008): the profile likelihood's for the median of the largest, and the largest's own.
     """
-    probabilities = np.array([0.5, (1 - level) / 2, (1 + level) / 2])
-    exceeded = -np.expm1(np.log(probabilities) / n)
+    probabilities = [0.5, (1 - level) / 2, (1 + level) / 2]
+    exceeded = -np.expm1(np.log(np.array(probabilities)) / n)
     if fitted.tail is None or exceeded[1] >= fitted.tail.share:
         point, low, high = (float(one) for one in fitted.laws.worst(n, probabilities))
         if name == "jones":
@@ -186,11 +194,11 @@ def reach_warnings(measured: Measured, n: int) -> tuple[str, ...]:
     m, warnings = len(measured), []
     if n > m:
         far = f"n is {n / m:,.3g} times the {m} queries measured"
-        reached = f"the worst of n lies near the quantile 1 - {1 / n:.1g}, the data end at 1 - 1/{m}"
+        reached = (
+            f"the worst of n lies near the quantile 1 - {1 / n:.1g}, the data end at 1 - 1/{m}"
+        )
         if n > _TESTED * m:
-            warnings.append(
-                f"{far}: {reached}. Nothing tested coverage beyond {_TESTED:,} times"
-            )
+            warnings.append(f"{far}: {reached}. Nothing tested coverage beyond {_TESTED:,} times")
         elif n > 10 * m:
             warnings.append(f"{far}: {reached}. In between, the tail's assumed form speaks")
     missed = int((~measured.seen).sum())
@@ -202,9 +210,7 @@ def reach_warnings(measured: Measured, n: int) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _profile(
-    fitted: Fitted, probability: float, level: float
-) -> tuple[list[float], list[float]]:
+def _profile(fitted: Fitted, probability: float, level: float) -> tuple[list[float], list[float]]:
     """A return level as a risk, and its profile-likelihood interval."""
     assert fitted.tail is not None and fitted.excesses is not None
     reach = float(np.log(fitted.tail.share / probability))

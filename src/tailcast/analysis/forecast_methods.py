@@ -1,11 +1,11 @@
 """Which law do measured risks suggest for a query not yet seen? One function for each method.
 
-    bayes       every estimate's own uncertainty, a Pareto tail: stats.noisy_tail
-    pot         peaks over threshold on log odds, from the estimates taken as exact
-    jones       Jones et al. 2025 (arXiv 2502.16797), section 3.3: a line through the ten largest
-    notebook    what the code of Angell et al. 2026 does: the empirical law, to the power n
-    log-normal  the baseline of Jones et al.: -log p is log-normal
-    gumbel      -log(-log p) is Gumbel, all queries fitted by moments
+bayes       every estimate's own uncertainty, a Pareto tail: stats.noisy_tail
+pot         peaks over threshold on log odds, from the estimates taken as exact
+jones       Jones et al. 2025 (arXiv 2502.16797), section 3.3: a line through the ten largest
+notebook    what the code of Angell et al. 2026 does: the empirical law, to the power n
+log-normal  the baseline of Jones et al.: -log p is log-normal
+gumbel      -log(-log p) is Gumbel, all queries fitted by moments
 """
 
 from collections.abc import Callable
@@ -68,7 +68,7 @@ class Fitted:
 
 
 def double_log(odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """psi = -log(-log p) of log odds: the score of Jones et al., section 3.3."""
+    """Psi = -log(-log p) of log odds: the score of Jones et al., section 3.3."""
     from scipy.special import log_expit
 
     return np.asarray(-np.log(-log_expit(odds)))
@@ -123,7 +123,7 @@ def peaks_over_threshold(measured: Measured) -> Fitted:
 
 
 def jones(measured: Measured) -> Fitted:
-    """log S(psi) = a psi + b by least squares on log(i / m) of the ten largest psi.
+    """Log S(psi) = a psi + b by least squares on log(i / m) of the ten largest psi.
 
     The paper does not print its plotting position; i / m is what its re-implementations take.
     Q_psi(n) = -(log n + b) / a is the level that this law exceeds with probability 1 / n.
@@ -151,7 +151,7 @@ def notebook(measured: Measured) -> Fitted:
 
 
 def log_normal(measured: Measured) -> Fitted:
-    """psi is normal; queries without hits count with half a hit."""
+    """Psi is normal; queries without hits count with half a hit."""
     from scipy.stats import norm
 
     scores = double_log(log_odds(measured.risks))
@@ -160,7 +160,7 @@ def log_normal(measured: Measured) -> Fitted:
 
 
 def gumbel(measured: Measured) -> Fitted:
-    """psi is Gumbel, by its mean and deviation; queries without hits count with half a hit."""
+    """Psi is Gumbel, by its mean and deviation; queries without hits count with half a hit."""
     scores = double_log(log_odds(measured.risks))
     scale = max(float(scores.std(ddof=1)), 1e-9) * np.sqrt(6) / np.pi
     centre = scores.mean() - np.euler_gamma * scale

@@ -18,7 +18,14 @@ from tailcast.data import load_queries
 from tailcast.errors import ConfigError, DataError, StoreError
 from tailcast.store import RunStore
 
-__all__ = ["FEWEST_QUERIES", "Measured", "base_query", "equivalent_draws", "measure", "read_measured"]
+__all__ = [
+    "FEWEST_QUERIES",
+    "Measured",
+    "base_query",
+    "equivalent_draws",
+    "measure",
+    "read_measured",
+]
 
 FEWEST_QUERIES = 10
 """A forecast from fewer queries is refused."""
@@ -57,7 +64,7 @@ class Measured:
 
     @property
     def risks(self) -> NDArray[np.float64]:
-        """hits / draws, [m]; half a hit where there was none, and never above a risk seen.
+        """Hits / draws, [m]; half a hit where there was none, and never above a risk seen.
 
         For methods that take a risk for a number; at most 1 - 1 / (2 draws + 2), so that log odds
         are finite.
@@ -150,7 +157,8 @@ def read_measured(directories: Sequence[str | Path]) -> Measured:
             have a query in common.
         DataError: See :meth:`Measured.checked`.
     """
-    parts, first = [], {}
+    parts: list[Measured] = []
+    first: dict[str, Any] = {}
     for directory in directories:
         if not Path(directory).is_dir():
             raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")

@@ -64,7 +64,7 @@ class TailFit:
 
 
 def log_survival(excess: ArrayLike, shape: ArrayLike, scale: ArrayLike) -> NDArray[np.float64]:
-    """log P(excess > y) = -log(1 + shape y / scale) / shape; -inf beyond the law's end.
+    """Log P(excess > y) = -log(1 + shape y / scale) / shape; -inf beyond the law's end.
 
     Args:
         excess: y >= 0; the three are broadcast.

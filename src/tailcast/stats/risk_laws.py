@@ -6,6 +6,7 @@ is uncertain. Everything is then arithmetic on their survival functions: P(max o
 and one near 0 have room alike.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,7 @@ class RiskLaws:
         chance = self.weights @ -np.expm1(n * np.log1p(-_below_one(self.exceeding(risk))))
         return min(float(chance), 1.0)
 
-    def worst(self, n: float, probabilities: ArrayLike) -> NDArray[np.float64]:
+    def worst(self, n: float, probabilities: Sequence[float]) -> NDArray[np.float64]:
         """Quantiles of the largest of n unseen risks, as risks."""
         from scipy.special import expit
 
@@ -75,9 +76,7 @@ class RiskLaws:
         with np.errstate(invalid="ignore", divide="ignore"):
             part = np.clip((np.log(probability) - left) / (right - left), 0.0, 1.0)
         part = np.where(np.isfinite(part), part, 1.0)
-        return np.asarray(
-            expit(self.edges[at - 1] + part * (self.edges[at] - self.edges[at - 1]))
-        )
+        return np.asarray(expit(self.edges[at - 1] + part * (self.edges[at] - self.edges[at - 1])))
 
     def means(self) -> NDArray[np.float64]:
         """Mean risk under each law, [K]: its tail counts with its probability, seen or not."""
@@ -104,7 +103,7 @@ class RiskLaws:
         logs = np.log1p(-np.minimum(risks, 1 - 1e-12))
         return counts @ risks / n, -np.expm1(counts @ logs)
 
-    def quantiles(self, values: NDArray[np.float64], probabilities: ArrayLike) -> list[float]:
+    def quantiles(self, values: NDArray[np.float64], probabilities: Sequence[float]) -> list[float]:
         """Quantiles over the laws of one value for each of them, [K]."""
         order = np.argsort(values)
         reached = np.cumsum(self.weights[order]) - self.weights[order] / 2
