@@ -390,7 +390,8 @@ def test_a_forecast_says_how_far_it_reaches():
     assert reach_warnings(queries([1] * 100, 1000), 90) == ()
     assert "n is 100 times the 100 queries" in reach_warnings(queries([1] * 100, 1000), 10_000)[0]
     assert "beyond 1,000 times" in reach_warnings(found, 10**8)[0]
-    assert "had no hit" in reach_warnings(queries([1, *[0] * 19], 1000), 10)[0]
+    assert "little more than its assumptions" in reach_warnings(queries([1] * 12, 9), 12)[0]
+    assert "had no hit" in reach_warnings(queries([1, *[0] * 39], 1000), 10)[0]
     table, failed = forecast(queries([5, 3, *[0] * 18], 1000), 100)
     assert {one.method for one in table} | set(failed) == set(METHODS)
     assert "2 queries had hits" in failed["jones"]
@@ -482,7 +483,9 @@ def test_mistakes_are_one_sentence(capsys, tmp_path, run):
         ([both], "several behaviours (behaviour:flattery, behaviour:refusal)"),
         ([tmp_path / "nowhere"], "does not exist"),
         ([run, "--queries", "0"], "between 1 and"),
+        ([run, "--queries", "nan"], "queries nan must"),
         ([run, "--splits", "0"], "0 splits"),
+        ([run, "--splits", "5", "--level", "2"], "level 2 must"),
         ([run, "--plot", tmp_path / "x.nothing"], "cannot be drawn"),
     ):
         code, _, error = call(capsys, "analyse", "forecast", *arguments)

@@ -16,6 +16,7 @@ __all__ = [
     "TAUS",
     "Exceedance",
     "Forecast",
+    "check_level",
     "forecast",
     "forecast_one",
     "reach_warnings",
@@ -26,6 +27,8 @@ TAUS = (0.9, 0.5, 0.1, 0.01, 0.001)
 """Risks that the chance of exceedance is given for, if no others are asked for."""
 
 _DRAWS = 400  # of n unseen queries, for their mean
+_MOST = 1e15  # unseen queries
+_FEW = 34  # queries, of which ten are the upper 30%
 _TESTED = 1000  # n / m up to which benchmarks/forecast.py knows the coverage
 
 
@@ -101,7 +104,7 @@ class Forecast:
 
 def forecast(
     measured: Measured,
-    n: int,
+    n: float,
     *,
     methods: Sequence[str] = tuple(METHODS),
     taus: Sequence[float] = TAUS,
@@ -123,10 +126,9 @@ def forecast(
         ConfigError: If n or the level make no sense or a method is unknown.
         DataError: See :meth:`tailcast.analysis.measured.Measured.checked`.
     """
-    if not 1 <= n <= 10**15:
-        raise ConfigError(f"queries {n:g} must lie between 1 and 1e15.")
-    if not 0 < level < 1:
-        raise ConfigError(f"level {level:g} must lie between 0 and 1, for example 0.9.")
+    if not 1 <= n <= _MOST:
+        raise ConfigError(f"queries {n:g} must lie between 1 and {_MOST:g}.")
+    check_level(level)
     for tau in taus:
         if not 0 < tau < 1:
             raise ConfigError(f"tau {tau:g} must lie between 0 and 1: it is a risk.")
@@ -140,9 +142,19 @@ def forecast(
         except DataError as error:
             failed[name] = str(error)
             continue
-        one = forecast_one(name, fitted, measured, n, taus=taus, level=level)
-        found.append(replace(one, warnings=(*fitted.warnings, *reach_warnings(measured, n))))
+        one = forecast_one(name, fitted, measured, int(n), taus=taus, level=level)
+        found.append(replace(one, warnings=(*fitted.warnings, *reach_warnings(measured, int(n)))))
     return found, failed
+
+
+def check_level(level: float) -> None:
+    """Make sure that a level is one.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"level {level:g} must lie between 0 and 1, for example 0.9.")
 
 
 def forecast_one(
@@ -201,6 +213,11 @@ def reach_warnings(measured: Measured, n: int) -> tuple[str, ...]:
             warnings.append(f"{far}: {reached}. Nothing tested coverage beyond {_TESTED:,} times")
         elif n > 10 * m:
             warnings.append(f"{far}: {reached}. In between, the tail's assumed form speaks")
+    if m < _FEW:
+        warnings.append(
+            f"of {m} queries the tail takes in the largest ten, {10 / m:.0%}: a forecast from so "
+            "few is little more than its assumptions"
+        )
     missed = int((~measured.seen).sum())
     if missed > m / 2:
         warnings.append(f"{missed} of {m} queries had no hit: bayes takes them as bounds, the "

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tailcast.analysis.forecast import forecast_one
+from tailcast.analysis.forecast import check_level, forecast_one
 from tailcast.analysis.forecast_methods import METHODS
 from tailcast.analysis.measured import FEWEST_QUERIES, Measured
 from tailcast.errors import ConfigError, DataError
@@ -87,6 +87,7 @@ def split_experiment(
     """
     if splits < 1 or not 0 < share < 1:
         raise ConfigError(f"{splits} splits at a share of {share:g}: give 1 or more, and 0 to 1.")
+    check_level(level)
     measured.checked()
     if round(share * len(measured)) < FEWEST_QUERIES:
         least = int(np.ceil(FEWEST_QUERIES / share))

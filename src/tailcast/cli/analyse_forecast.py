@@ -43,7 +43,7 @@ def forecast(
         scores = split_experiment(measured, splits=splits, level=level, seed=seed)
         show_splits(scores, measured, as_json=json)
         return
-    found, failed = run_forecast(measured, int(queries), taus=tau or TAUS, level=level)
+    found, failed = run_forecast(measured, queries, taus=tau or TAUS, level=level)
     if plot is not None:
         from tailcast.report.forecast_curves import plot_forecast
 
