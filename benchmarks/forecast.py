@@ -159,9 +159,9 @@ the mean, of n queries that are then drawn. Wanted: 85 to 95%. Laws: log-normal 
 normal, centre -14 to -8, deviation 1 to 2); Beta(0.05 to 0.5, 10 to 300); odds of a Pareto tail
 (index 0.8 to 2); two normal clusters of log odds, 2 to 10% of the queries in the upper one. The
 parameters are drawn anew for every population. Intervals of jones, notebook, log-normal and gumbel
-take the fitted law for the true one: neither their papers nor we claim coverage for them. Methods are
-scored on the populations that they could be fitted to; "-": fewer than half, for want of queries
-with hits.
+take the fitted law for the true one: neither their papers nor we claim coverage for them. Methods
+are scored on the populations that they could be fitted to; "-": fewer than half, for want of
+queries with hits.
 """
 
 

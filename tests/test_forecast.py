@@ -1,8 +1,11 @@
 """Tails and forecasts: exact laws, an independent program, coverage, and mistakes refused."""
 
+import importlib.util
 import json
+import sys
 import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -495,3 +498,29 @@ def test_mistakes_are_one_sentence(capsys, tmp_path, run):
 def test_the_experiment_needs_ten_queries_on_the_fitted_side():
     with pytest.raises(DataError, match="needs at least 34 queries"):
         split_experiment(pareto_queries(20, 1), splits=5)
+
+
+# --- The benchmark, in short
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    path = Path(__file__).resolve().parent.parent / "benchmarks" / "forecast.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_forecasts", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["log-normal", "beta", "pareto odds", "two clusters"])
+def test_the_benchmark_knows_its_truth(benchmark, name):
+    """Its quantiles and means are those of its draws; a forecast is scored against them."""
+    law = benchmark.LAWS[name](np.random.default_rng(4))
+    drawn = law.sample(200_000, np.random.default_rng(5))
+    for share in (0.3, 0.01):
+        above = np.mean(drawn > law.exceeded(np.array(share)))
+        assert above == pytest.approx(share, abs=4 * np.sqrt(share / 200_000))
+    assert law.mean == pytest.approx(drawn.mean(), abs=4 * drawn.std() / np.sqrt(200_000))
+    row = benchmark.trial(name, 300, 10_000, 0)["bayes"]
+    assert row.shape == (3, 6) and np.all(np.abs(row[0]) < 3)
