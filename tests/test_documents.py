@@ -118,7 +118,7 @@ def filled(words, place, capsys):
 
 def label_all(name, place, capsys):
     """A labelled sheet of a run."""
-    code, out, err = call(capsys, "label", name, "--out", "sheet.csv")
+    code, _, err = call(capsys, "label", name, "--out", "sheet.csv")
     assert code == 0, err
     head, *lines = (place / "sheet.csv").read_text().splitlines()
     assert "label" in head.split(","), head

@@ -2,12 +2,12 @@
 
 import ast
 import json
-import os
-import subprocess
-import sys
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent / "examples"
 SCRIPTS = sorted([*ROOT.glob("[0-9]*.py"), *ROOT.glob("*.ipynb")])
@@ -23,22 +23,28 @@ def source(path: Path) -> str:
     return "\n\n".join(cells)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def embedded():
+    """The embedded model is loaded once, not by each example, and steered by ten pairs."""
+    run, steer = (import_module(f"tailcast.pipeline.{name}") for name in ("run", "steer"))
+    load_pairs, threads = steer.load_pairs, torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "load_target", cache(run.load_target))
+        patch.setattr(steer, "load_pairs", lambda source: load_pairs(source)[:10])
+        patch.syspath_prepend(ROOT)
+        torch.set_num_threads(1)  # two are slower than one while other work runs
+        yield
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_an_example_runs_and_says_something(path, tmp_path):
+def test_an_example_runs_and_says_something(path, monkeypatch, capsys):
     samples = next((n for name, n in SAMPLES.items() if path.stem.startswith(name)), "12")
+    monkeypatch.setenv("EXAMPLE_SAMPLES", samples)
     if path.suffix == ".py":
         assert ast.get_docstring(ast.parse(source(path))), "says no idea that it shows"
-    done = subprocess.run(
-        [sys.executable, "-c", source(path)],
-        env={**os.environ, "EXAMPLE_SAMPLES": samples, "PYTHONPATH": _path()},
-        cwd=tmp_path, text=True, capture_output=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-
-
-def _path() -> str:
-    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    exec(compile(source(path), path.name, "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out.strip()
 
 
 def test_examples_are_listed_and_numbered_without_a_gap():
