@@ -10,7 +10,7 @@ from tailcast.cli.main import app
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 VERBS = (
     "run", "estimate", "steer", "plan", "show", "explain", "demo", "label", "calibrate-judge",
-    "analyse repeated", "analyse deployment", "compare",
+    "analyse repeated", "analyse deployment", "analyse sensitivity", "compare", "paraphrase",
 )  # fmt: skip
 
 

@@ -38,7 +38,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, extra="forbid"):
     """A run: what is measured, how it is sampled, where it is kept."""
 
-    queries: str = Field(description="JSONL, JSON, CSV or Parquet file, or a data set id.")
+    queries: str = Field(
+        description="JSONL, JSON, CSV or Parquet file, a data set id, or paraphrases: our own set."
+    )
     column: str | None = Field(None, description="Column of the prompt, if it has another name.")
     limit: int | None = Field(None, ge=1, description="Take the first so many queries.")
     method: Literal["mc", "paper", "mixture"] | None = Field(

@@ -2,13 +2,15 @@
 
 JSONL, JSON, CSV, Parquet, or a Hugging Face data set id. The prompt is in the first
 column that is there of ``messages``, ``prompt``, ``forbidden_prompt``, ``instruction``,
-``goal``; ``id`` and ``category`` or ``tags`` are read where present.
+``goal``; ``id``, ``category`` or ``tags``, and ``base`` (which query it is a paraphrase of) are
+read where present. ``paraphrases`` is the set that ships with the package.
 """
 
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,7 @@ def _query(row: _Row, number: int, column: str | None) -> Query:
     id = str(fields.get("id") or fields.get("query_id") or f"q{number}")
     tags = fields.get("tags") or fields.get("category") or ()
     tags = (tags,) if isinstance(tags, str) else tuple(map(str, tags))
+    tags += (f"base:{fields['base']}",) if fields.get("base") else ()
     if found == "messages" or isinstance(fields[found], list):
         return Query(id, _messages(fields[found], place), tags)
     return Query.user(id, str(fields[found]), tags)
@@ -175,6 +178,8 @@ def _messages(value: Any, place: str) -> tuple[dict[str, str], ...]:
 def _rows(source: str | Path) -> Iterator[_Row]:
     """Rows of a file or data set with the place that an error would name."""
     path = Path(source).expanduser()
+    if str(source) == "paraphrases" and not path.exists():
+        path = Path(str(files("tailcast"))) / "assets" / "paraphrases.jsonl"
     readers = {
         ".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet
     }  # fmt: skip

@@ -3,6 +3,7 @@
 Arrays are NumPy; nothing here imports torch, opens a file or draws a number.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -45,7 +46,7 @@ class Query:
     Attributes:
         id: Name of the query, unique in its set.
         messages: Chat messages, each {"role", "content"}; the last one is the user's.
-        tags: Free labels, for example the category.
+        tags: Free labels, for example the category; "base:NAME" names the base query.
     """
 
     id: str
@@ -56,6 +57,12 @@ class Query:
     def prompt(self) -> str:
         """Content of the last message."""
         return self.messages[-1]["content"]
+
+    @property
+    def base(self) -> str:
+        """The query that this is a paraphrase of, by its tag, or its id up to the last / or #."""
+        named = [tag.removeprefix("base:") for tag in self.tags if tag.startswith("base:")]
+        return named[0] if named else re.split("[/#][^/#]*$", self.id)[0] or self.id
 
     @classmethod
     def user(cls, id: str, prompt: str, tags: tuple[str, ...] = ()) -> "Query":

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, create_model
 from tailcast.cli.analyse import analyse
 from tailcast.cli.calibrate import calibrate_judge, label
 from tailcast.cli.compare import compare
+from tailcast.cli.paraphrase import paraphrase
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, StoreError, TailcastError
@@ -30,6 +31,7 @@ app = App(
 )
 app.command(analyse)
 app.command(compare)
+app.command(paraphrase)
 
 app.command(label)
 app.command(calibrate_judge)
