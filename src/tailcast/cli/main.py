@@ -160,7 +160,7 @@ def explain(
         show_text: Show the completions too.
         plot: Also draw the weights to this picture (png, svg or pdf).
     """
-    from tailcast.pipeline.explain import as_json, explain, plot_explanation
+    from tailcast.analysis.explain import as_json, explain, plot_explanation
 
     found = explain(_existing(directory), query, method)
     if plot is not None:
