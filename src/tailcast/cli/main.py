@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, create_model
 from tailcast.cli.analyse import analyse
 from tailcast.cli.calibrate import calibrate_judge, label
 from tailcast.cli.compare import compare
+from tailcast.cli.report import add_report_verbs, report_of_demo
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, StoreError, TailcastError
@@ -182,7 +183,7 @@ def demo(
     *, out: Path = Path("tailcast-demo"), samples: int = 300, json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Measure the embedded model: fit a vector, choose a proposal, estimate 12 queries.
+    """Measure the embedded model on 12 queries, and write report.html into the run directory.
 
     Args:
         out: Run directory.
@@ -202,6 +203,10 @@ def demo(
         "out": str(out),
     }
     _run(values, None, json, quiet)
+    report_of_demo(out)
+
+
+add_report_verbs(app)
 
 
 def _given(flags: BaseModel | None) -> dict[str, Any]:
