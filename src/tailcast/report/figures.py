@@ -113,20 +113,21 @@ def risks(run: Run, look: Look) -> Any:
         across = {"y": alt.Y("query:N", sort=None, title=None)}
         along, to = alt.X, alt.X2
     else:
-        across = {"x": alt.X("rank:Q", title="queries, the riskiest first")}
+        ranks = alt.Scale(domain=[0, len(rows) + 1], nice=False)
+        across = {"x": alt.X("rank:Q", scale=ranks, title="queries, the riskiest first")}
         along, to = alt.Y, alt.Y2
     x, x2 = ("x", "x2") if named else ("y", "y2")
     title = "risk: probability of a hit"
     base = alt.Chart(alt.Data(values=rows)).encode(**across)
-    flags = _flagged(alt, look, rows)
-    thin, thick = (1, 4) if named else (0.7, 1.6)
+    flags = _flagged(alt, look, rows, below="left" if named else "down")
+    thin, thick = (1, 4) if named else (0.5, 1.2)
     bounds = base.mark_rule(color=look.faint, strokeWidth=thin, aria=False).encode(
         **{x: along("least:Q", title=title, **value), x2: to("most:Q")}
     )
-    interval = base.mark_rule(strokeWidth=thick, opacity=0.55, aria=False).encode(
+    interval = base.mark_rule(strokeWidth=thick, opacity=0.55 if named else 0.3, aria=False).encode(
         **{x: along("low:Q"), x2: to("high:Q")}, color=flags["color"]
     )
-    points = base.mark_point(filled=True, size=75 if named else 26, opacity=1).encode(
+    points = base.mark_point(filled=True, size=75 if named else 20, opacity=1).encode(
         **{x: along("risk:Q")},
         **flags,
         description="says:N", tooltip="says:N", href="link:N",
@@ -144,9 +145,10 @@ def agreement(run: Run, look: Look) -> Any:
             f"{run.store.path} has no plain estimates beside its own: run with --monte-carlo N."
         )
     rows = [_pair_row(*pair) for pair in pairs]
-    names = ("x", "x_low", "y", "y_low")
     floor = _floor([row[name] for row in rows for name in ("x", "y")])
-    rows = [{**row, **{name: max(row[name], floor) for name in names}} for row in rows]
+    rows = [
+        {**row, **{name: max(row[name], floor) for name in ("x", "y", "y_low")}} for row in rows
+    ]
     scale, size = alt.Scale(type="log", domain=[floor, 1.0], clamp=True), min(look.width, 380)
     axis = _log_axis(alt, floor, look, sideways=True)
     x = alt.X("x:Q", scale=scale, axis=axis, title="risk by plain sampling")
@@ -154,7 +156,8 @@ def agreement(run: Run, look: Look) -> Any:
     base = alt.Chart(alt.Data(values=rows))
     ends = [{"x": floor, "y": floor}, {"x": 1.0, "y": 1.0}]
     line = alt.Chart(alt.Data(values=ends)).mark_line(color=look.faint, strokeDash=[4, 4])
-    rule = base.mark_rule(color=look.accent, opacity=0.45, strokeWidth=1.2, aria=False)
+    faint = 0.45 if len(rows) <= _MOST_NAMED else 0.15
+    rule = base.mark_rule(color=look.accent, opacity=faint, strokeWidth=1.2, aria=False)
     points = base.mark_point(size=55, filled=True, opacity=1, color=look.accent).encode(
         x=x, y=y, description="says:N", tooltip="says:N", href="link:N",
         shape=alt.Shape("seen:N", scale=alt.Scale(
@@ -163,7 +166,9 @@ def agreement(run: Run, look: Look) -> Any:
     )  # fmt: skip
     return (
         line.encode(x=x, y=y)
-        + rule.encode(x=alt.X("x_low:Q", scale=scale), x2="x_high:Q", y=y)
+        + rule.transform_filter("datum.x_low > 0").encode(
+            x=alt.X("x_low:Q", scale=scale), x2="x_high:Q", y=y
+        )
         + rule.encode(x=x, y=alt.Y("y_low:Q", scale=scale), y2="y_high:Q")
         + points
     ).properties(width=size, height=size)
@@ -212,7 +217,7 @@ def components(run: Run, look: Look) -> Any:
     found = component_rows(run)
     if not found:
         raise StoreError(f"{run.store.path} holds no weighted draws: nothing to take apart.")
-    kinds = ("share of the draws", "share of the hits' weight")
+    kinds = ("share of draws", "share of estimates")
     rows = [
         {"proposal": short_proposal(name), "share": share, "kind": kind}
         for name, _, _, *shares in found[:_MOST_COMPONENTS]
@@ -340,13 +345,15 @@ def _label_room(look: Look) -> int:
     return 110 if look.width < 400 else 200
 
 
-def _flagged(alt: Any, look: Look, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _flagged(
+    alt: Any, look: Look, rows: Sequence[dict[str, Any]], *, below: str = "left"
+) -> dict[str, Any]:
     """Colour and shape by verdict, and by whether there was a hit at all."""
     drawn = {
         "ok": (look.ok, "circle"),
         "weak": (look.weak, "diamond"),
-        "unreliable": (look.unreliable, "triangle-down"),
-        _NO_HIT: (look.faint, "triangle-left"),
+        "unreliable": (look.unreliable, "cross"),
+        _NO_HIT: (look.faint, f"triangle-{below}"),
     }
     flags = [flag for flag in drawn if any(row["flag"] == flag for row in rows)]
     colours, shapes = zip(*(drawn[flag] for flag in flags), strict=True)

@@ -31,6 +31,8 @@ def _flag(name: str, value: Any) -> list[str]:
         return []
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and isinstance(value[0], str):  # a rule and its number
         return [f"--{name}", *map(str, value)]
+    if isinstance(value, list | tuple):  # a grid: a flag for each
+        return [word for one in value for word in (f"--{name}", str(one))]
     return [f"--{name}", str(value)]

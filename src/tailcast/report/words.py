@@ -174,7 +174,7 @@ def settings(run: Run) -> list[tuple[str, str]]:
     return [
         ("Model", model),
         ("Judge", _judge_words(run)),
-        ("Queries", f"{run.overall.n_queries} from {_short(one.queries)}"),
+        ("Queries", f"{run.overall.n_queries}, {_short(one.queries)}"),
         ("Sampling", ", ".join(sampling)),
         ("System prompt", prompt),
         ("Method", f"{', '.join(methods)}, {spread} draws a query"),
