@@ -183,14 +183,16 @@ def repeated_of(runs: Sequence[Run], look: Look) -> Any:
     """The same of several runs in one figure."""
     alt = _altair()
     rows: list[dict[str, Any]] = []
-    for run in runs:
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.store.path) for run in runs]
+    for name, run in zip(names, runs, strict=True):
         tries = np.logspace(0, np.log10(tries_of(run)[-1]), 61)
         curves = share_within(list(run.main.values()), tries)
         rows += [
-            {"run": run.name, "tries": n, "share": m, "low": a, "high": b}
+            {"run": name, "tries": n, "share": m, "low": a, "high": b}
             for n, m, a, b in zip(tries.tolist(), *(one.tolist() for one in curves), strict=True)
         ]
-    names = [run.name for run in runs]
     colours = [look.accent, look.unreliable, look.ok, look.weak, look.ink]
     colour = alt.Color(
         "run:N",
