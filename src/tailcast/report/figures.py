@@ -121,9 +121,9 @@ def risks(run: Run, look: Look) -> Any:
     base = alt.Chart(alt.Data(values=rows)).encode(**across)
     flags = _flagged(alt, look, rows, below="left" if named else "down")
     thin, thick = (1, 4) if named else (0.5, 1.2)
-    bounds = base.mark_rule(color=look.faint, strokeWidth=thin, aria=False).encode(
-        **{x: along("least:Q", title=title, **value), x2: to("most:Q")}
-    )
+    bounds = base.mark_rule(
+        color=look.faint, strokeWidth=thin, opacity=1 if run.weighed else 0, aria=False
+    ).encode(**{x: along("least:Q", title=title, **value), x2: to("most:Q")})
     interval = base.mark_rule(strokeWidth=thick, opacity=0.55 if named else 0.3, aria=False).encode(
         **{x: along("low:Q"), x2: to("high:Q")}, color=flags["color"]
     )

@@ -20,6 +20,7 @@ __all__ = [
     "chance",
     "count",
     "duration",
+    "expectation",
     "one_in",
     "percent",
     "risk",
@@ -87,6 +88,11 @@ def _whole(number: float) -> str:
 def count(number: float) -> str:
     """A whole number with commas."""
     return f"{number:,.0f}"
+
+
+def expectation(number: float) -> str:
+    """An expected number, with three significant digits."""
+    return f"{float(f'{number:.3g}'):,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def between(low: float, high: float) -> str:

@@ -70,7 +70,7 @@
 
   // Calls a day, days and a risk make expected hits, chances and a waiting time.
   const two = (x) => Number(x.toPrecision(2));
-  const number = (x) => x >= 1000 ? Math.round(x).toLocaleString("en") : String(Number(x.toPrecision(3)));
+  const three = (x) => Number(x.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 });
   const percent = (x) => x >= 0.9995 ? "over 99.9%" : x > 0 && x < 1e-5 ? x.toExponential(1) : `${Number(x * 100).toPrecision(2)}%`;
   const duration = (days) => {
     if (!Number.isFinite(days)) return "never";
@@ -91,9 +91,9 @@
       if (!(calls > 0 && days > 0)) return;
       const risks = form.elements.risk.value.split(" ").map(Number);
       const asked = form.elements.risk.selectedOptions[0].textContent;
-      table.caption.textContent = `${number(calls)} calls a day, ${number(days)} days, ${asked}`;
-      fill("daily", risks.map((p) => p * calls), number);
-      fill("period", risks.map((p) => p * calls * days), number);
+      table.caption.textContent = `${calls.toLocaleString("en")} calls a day, ${days.toLocaleString("en")} days, ${asked}`;
+      fill("daily", risks.map((p) => p * calls), three);
+      fill("period", risks.map((p) => p * calls * days), three);
       fill("chance", risks.map((p) => chance(p, calls)), percent);
       fill("chances", risks.map((p) => chance(p, calls * days)), percent);
       fill("wait", risks.map((p) => 1 / (p * calls)), duration);
