@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, create_model
 from tailcast.cli.analyse import analyse
 from tailcast.cli.calibrate import calibrate_judge, label
 from tailcast.cli.compare import compare
-from tailcast.cli.report import add_report_verbs, report_of_demo
+from tailcast.cli.report import plot, report, report_of_demo
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, StoreError, TailcastError
@@ -34,6 +34,8 @@ app.command(compare)
 
 app.command(label)
 app.command(calibrate_judge)
+app.command(report)
+app.command(plot)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON lines.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", negative=(), help="No progress.")]
@@ -204,9 +206,6 @@ def demo(
     }
     _run(values, None, json, quiet)
     report_of_demo(out)
-
-
-add_report_verbs(app)
 
 
 def _given(flags: BaseModel | None) -> dict[str, Any]:

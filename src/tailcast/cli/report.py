@@ -3,19 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from tailcast.errors import ConfigError, MissingExtra
 
-__all__ = ["add_report_verbs", "report_of_demo"]
+__all__ = ["plot", "report", "report_of_demo"]
 
 Switch = Annotated[bool, Parameter(negative=())]
-
-
-def add_report_verbs(app: App) -> None:
-    """Give the command line its verbs report and plot."""
-    app.command(report)
-    app.command(plot)
 
 
 def report(*directories: Path, out: Path = Path("report.html"), show_text: Switch = False) -> None:
