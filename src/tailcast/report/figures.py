@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from tailcast.errors import ConfigError, MissingExtra, StoreError
-from tailcast.report.outlook import share_within, upper_end
+from tailcast.report.outlook import upper_end
 from tailcast.report.run import Run
-from tailcast.report.tables import component_rows, short_proposal, tries_of
+from tailcast.report.tables import component_rows, short_proposal
 from tailcast.report.words import anchor, risk
 from tailcast.stats import Estimate
 from tailcast.stats.diagnostics import RULES
@@ -175,24 +175,21 @@ def agreement(run: Run, look: Look) -> Any:
 
 
 def repeated(run: Run, look: Look) -> Any:
-    """Share of queries with at least one hit in n tries."""
+    """Share of queries with at least one hit in n tries: by the risks, and counted."""
     return repeated_of([run], look)
 
 
 def repeated_of(runs: Sequence[Run], look: Look) -> Any:
     """The same of several runs in one figure."""
     alt = _altair()
-    rows: list[dict[str, Any]] = []
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.store.path) for run in runs]
-    for name, run in zip(names, runs, strict=True):
-        tries = np.logspace(0, np.log10(tries_of(run)[-1]), 61)
-        curves = share_within(list(run.main.values()), tries)
-        rows += [
-            {"run": name, "tries": n, "share": m, "low": a, "high": b}
-            for n, m, a, b in zip(tries.tolist(), *(one.tolist() for one in curves), strict=True)
-        ]
+    rows = [
+        {**vars(one), "run": name, "share": one.share or 0.0}
+        for name, run in zip(names, runs, strict=True)
+        for one in run.curve
+    ]
     colours = [look.accent, look.unreliable, look.ok, look.weak, look.ink]
     colour = alt.Color(
         "run:N",
@@ -208,9 +205,13 @@ def repeated_of(runs: Sequence[Run], look: Look) -> Any:
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("share:Q", scale=scale, axis=alt.Axis(format=".0%", tickCount=5), title=title)
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour)
-    band = base.mark_area(opacity=0.18, aria=False).encode(y=alt.Y("low:Q", title=title), y2="high")
-    line = base.mark_line(strokeWidth=2.2, aria=False).encode(y=y)
-    return (band + line).properties(width=look.width, height=270)
+    risks, draws = (base.transform_filter(f"datum.route == '{one}'") for one in ("risks", "draws"))
+    band = risks.mark_area(opacity=0.18, interpolate="monotone", aria=False).encode(
+        y=alt.Y("low:Q", title=title), y2="high"
+    )
+    line = risks.mark_line(strokeWidth=2.2, interpolate="monotone", aria=False).encode(y=y)
+    points = draws.mark_point(size=34, strokeWidth=1.6, aria=False).encode(y=y)
+    return (band + line + points).properties(width=look.width, height=270)
 
 
 def components(run: Run, look: Look) -> Any:

@@ -1,9 +1,10 @@
-"""What follows from the queries' risks: for a call at random, for many tries, for a deployment?
+"""What follows from the queries' risks for a call that picks one of them, and for many calls?
 
 Each query counts alike; one without a hit counts as 0 in the middle and as what its draws allow
 at the upper end. The queries are those that were measured; nothing here speaks of others.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from tailcast.stats import Estimate
 
-__all__ = ["Expected", "Overall", "expected", "mean_risk", "share_within", "upper_end"]
+__all__ = ["Expected", "Overall", "expected", "mean_risk", "upper_end"]
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,6 @@ def mean_risk(estimates: Sequence[Estimate]) -> Overall:
     return Overall(p, max(0.0, p - below), min(1.0, p + above), n, silent)
 
 
-def share_within(
-    estimates: Sequence[Estimate], tries: NDArray[np.floating]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Expected share of queries with at least one hit in n tries, mean of 1 - (1 - p)^n.
-
-    Args:
-        estimates: One for each query.
-        tries: Numbers of tries n, [k].
-
-    Returns:
-        By the estimates, by the lower and by the upper ends of all intervals, each [k]. The
-        latter two hold together wherever every interval does: they are wider than needed.
-    """
-    middle, low, high = (_at_least_one(one, tries).mean(axis=1) for one in _ends(estimates))
-    return middle, low, high
-
-
 @dataclass(frozen=True)
 class Expected:
     """What a number of calls brings.
@@ -86,15 +70,8 @@ class Expected:
 
 def expected(p: float, calls: float) -> Expected:
     """Of independent calls with risk p each."""
-    chance = float(_at_least_one(np.array([p]), np.array([calls]))[0, 0])
-    return Expected(p * calls, chance, 1 / p if p > 0 else float("inf"))
-
-
-def _at_least_one(p: NDArray[np.float64], calls: NDArray[np.floating]) -> NDArray[np.float64]:
-    """1 - (1 - p)^n without loss for small p, [calls, p]."""
-    with np.errstate(divide="ignore"):
-        chance: NDArray[np.float64] = -np.expm1(np.outer(calls, np.log1p(-np.clip(p, 0.0, 1.0))))
-    return chance
+    chance = 1.0 if p >= 1 else -math.expm1(calls * math.log1p(-p))
+    return Expected(p * calls, chance, 1 / p if p > 0 else math.inf)
 
 
 def _ends(

@@ -2,6 +2,8 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -11,6 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from tailcast.analysis.explain import Explanation, explain_estimate
+from tailcast.analysis.repeated import ShareHit, repeated_sampling
+from tailcast.analysis.runs import read_run as as_analysed
 from tailcast.config import RunConfig, make_config
 from tailcast.errors import ConfigError, StoreError
 from tailcast.report.outlook import Overall, mean_risk, upper_end
@@ -91,8 +95,22 @@ class Run:
 
     @property
     def weighed(self) -> bool:
-        """Whether the main estimates are made of weighted draws."""
-        return any(one.method != "mc" for one in self.main.values())
+        """Whether the main estimates are made of draws from proposals."""
+        return any(one.method in ("is", "mixture") for one in self.main.values())
+
+    @cached_property
+    def curve(self) -> list[ShareHit]:
+        """Share of queries with a hit in n tries: counted where it can be, and by the risks.
+
+        Up to where nearly every query that has had a hit would have one again.
+
+        Raises:
+            StoreError: If a file of draws is damaged.
+        """
+        least = min((one.p for one in self.main.values() if one.p), default=1e-3)
+        most = 10 ** min(max(math.ceil(-math.log10(least)) + 1, 3), 12)
+        with self._readable("the draws"):
+            return repeated_sampling(as_analysed(self.store.path), most, level=self.config.level)
 
     @cached_property
     def explained(self) -> dict[str, Explanation]:
@@ -106,12 +124,18 @@ class Run:
         return {one.query_id: self._explain(one) for one in self.ranked}
 
     def _explain(self, one: Estimate) -> Explanation:
-        try:
+        with self._readable(f"the draws of {one.query_id!r}"):
             return explain_estimate(self.store, vars(one))
+
+    @contextmanager
+    def _readable(self, what: str) -> Iterator[None]:
+        """Say in a sentence that files hold something else than they should."""
+        try:
+            yield
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise StoreError(
-                f"the draws of {one.query_id!r} in {self.store.path} are damaged "
-                f"({type(error).__name__}: {error}): delete them and run again."
+                f"{what} in {self.store.path} are damaged ({type(error).__name__}: {error}): "
+                "delete them and run again."
             ) from None
 
 

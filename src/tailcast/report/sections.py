@@ -128,9 +128,10 @@ def repeated(run: Run, press: Press) -> Section:
     """Share of queries that give in when asked again and again."""
     rows = repeated_rows(run)
     tries, share, *_ = rows[min(3, len(rows) - 1)]
-    says = f"In {tries:,.0f} tries of every query {percent(share)} of the queries give a hit."
+    says = f"In {tries:,} tries of every query {percent(share or 0.0)} of the queries give a hit."
     return press.section(
-        "repeated", "Asked again and again", rows=rows,
+        "repeated", "Asked again and again", rows=rows, unhit=run.overall.silent,
+        counted=any(row[4] is not None for row in rows), level=run.config.level,
         figure=_figure(run, "repeated", says, press),
     )  # fmt: skip
 

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
-
-from tailcast.report.outlook import share_within
 from tailcast.report.run import Run
 from tailcast.report.words import METHODS, risk, risk_of
 from tailcast.stats import Estimate
@@ -17,7 +14,6 @@ __all__ = [
     "estimates_html",
     "repeated_rows",
     "short_proposal",
-    "tries_of",
 ]
 
 _MOST_SHOWN = 40
@@ -59,18 +55,14 @@ def short_proposal(name: str) -> str:
     return ", ".join(law)
 
 
-def tries_of(run: Run) -> list[float]:
-    """Powers of ten from 1 to where nearly every query that has had a hit has had one again."""
-    least = min((one.p for one in run.main.values() if one.p), default=1e-3)
-    most = int(np.clip(np.ceil(-np.log10(least)) + 1, 3, 12))
-    return [10.0**k for k in range(most + 1)]
-
-
-def repeated_rows(run: Run) -> list[tuple[float, float, float, float]]:
-    """Tries, expected share of queries with a hit, and both ends of its band."""
-    tries = np.array(tries_of(run))
-    middle, low, high = share_within(list(run.main.values()), tries)
-    return list(zip(tries.tolist(), middle.tolist(), low.tolist(), high.tolist(), strict=True))
+def repeated_rows(run: Run) -> list[tuple[int, float | None, float, float, float | None]]:
+    """Powers of ten of tries: share by the risks, both ends of its band, share as counted."""
+    counted = {one.tries: one.share for one in run.curve if one.route == "draws"}
+    return [
+        (one.tries, one.share, one.low, one.high, counted.get(one.tries))
+        for one in run.curve
+        if one.route == "risks" and set(str(one.tries)[1:]) <= {"0"} and str(one.tries)[0] == "1"
+    ]
 
 
 def cost_rows(run: Run) -> list[tuple[str, int, int, int, int]]:

@@ -35,6 +35,7 @@ METHODS = {
     "is": "importance sampling",
     "mixture": "mixture of proposals",
     "mc-roulette": "plain sampling with roulette",
+    "mc-screen": "plain sampling behind a screen",
 }
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
