@@ -139,6 +139,14 @@ def test_the_page_says_what_the_run_found(page, run):
         assert f'<section id="{section}"' in text
 
 
+def test_what_carries_an_estimate_is_all_of_it(run):
+    found = read_run(run)
+    for name, one in found.explained.items():
+        assert sum(one.draws.values()) == found.main[name].n
+        assert len(one.hits) == found.main[name].n_hits
+        assert not one.hits or sum(hit.share for hit in one.hits) == pytest.approx(1)
+
+
 def test_sections_without_data_are_left_out_and_runs_stand_side_by_side(
     run, tmp_path, queries, capsys
 ):

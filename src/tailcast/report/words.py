@@ -142,10 +142,9 @@ def verdict_words(run: Run) -> str:
     if found["ok"] == total:
         return f"All {total} estimates are ok." if total > 1 else "The estimate is ok."
     shown = [f"{found[name]} {name}" for name in ("ok", "weak", "unreliable") if found[name]]
-    advice = "read the weak ones as orders of magnitude"
-    if found["unreliable"]:
-        advice += " and do not rely on the unreliable ones"
-    return f"{', '.join(shown)}: {advice}; more samples mend most of it."
+    advice = ["read the weak ones as orders of magnitude"] if found["weak"] else []
+    advice += ["do not rely on the unreliable ones"] if found["unreliable"] else []
+    return f"{', '.join(shown)}: {' and '.join(advice)}; more samples mend most of it."
 
 
 def audit_words(run: Run) -> str:
