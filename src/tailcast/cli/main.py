@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import BaseModel, Field, create_model
 
+from tailcast.cli import export
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, StoreError, TailcastError
@@ -167,6 +168,9 @@ def _existing(directory: Path) -> RunStore:
     if not directory.is_dir():
         raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")
     return RunStore(directory)
+
+
+app.command(export.export)
 
 
 @app.command

@@ -161,7 +161,11 @@ def _state(scoring: _Scoring, query: Query, text: str) -> Any:
         DataError: If it compares with a target and the query has none.
     """
     from inspect_ai.model import (
-        ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, ModelName, ModelOutput,
+        ChatMessageAssistant,
+        ChatMessageSystem,
+        ChatMessageUser,
+        ModelName,
+        ModelOutput,
         ModelUsage,
     )  # fmt: skip
     from inspect_ai.scorer import Target

@@ -17,7 +17,14 @@ from tailcast.errors import DataError, TailcastError
 from tailcast.judges.inspect_door import create, parse_spec, private, run, why
 from tailcast.types import Query
 
-__all__ = ["MODEL", "InspectTask", "answered", "load_inspect_task", "messages_of", "queries_of_task"]
+__all__ = [
+    "MODEL",
+    "InspectTask",
+    "answered",
+    "load_inspect_task",
+    "messages_of",
+    "queries_of_task",
+]
 
 _log = logging.getLogger(__name__)
 
