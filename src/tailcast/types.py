@@ -134,8 +134,8 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
     judge_label: str | None = Field(None, description="Label of judge classifier that is a hit.")
     judge_hit: str | None = Field(
         None,
-        description="Values of an Inspect scorer that are hits: incorrect, correct, a value such as I, "
-        "or a comparison such as '>= 0.5'; docs/inspect.md.",
+        description="Values of an Inspect scorer that are hits: incorrect, correct, a value such "
+        "as I, or a comparison such as '>= 0.5'; see docs/inspect.md.",
     )
     judge_workers: int = Field(16, ge=1, description="Requests to it under way at one time.")
     judge_rate: float | None = Field(None, gt=0, description="Requests a second, at most.")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from tailcast.data import load_queries
 from tailcast.errors import ConfigError, MissingExtra, TailcastError
+from tailcast.judges.inspect_tasks import chat_messages
 from tailcast.pipeline.explain import explain
 from tailcast.pipeline.shards import Draws, read_draws
 from tailcast.store import RunStore
@@ -181,7 +183,7 @@ def _sample(query: Query, number: int, draw: LogDraw, rows: Sequence[dict[str, A
     stopped = "max_tokens" if draw.finish == "length" else "stop"
     output = ModelOutput.from_content("tailcast", draw.text, stop_reason=stopped)
     output.usage = ModelUsage(output_tokens=draw.length, total_tokens=draw.length)
-    given = _messages(query)
+    given = chat_messages(query.messages)
     verdict = {"score": draw.score, "log10_weight": draw.facts["log10_weight"]}
     estimates = {row["method"]: _numbers(row) for row in rows}
     return EvalSample(
@@ -201,15 +203,6 @@ def _sample(query: Query, number: int, draw: LogDraw, rows: Sequence[dict[str, A
         },
         metadata={**draw.facts, "finish": draw.finish, "estimates": estimates},
     )
-
-
-def _messages(query: Query) -> list[Any]:
-    from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
-
-    kinds: dict[str, Any] = {
-        "user": ChatMessageUser, "assistant": ChatMessageAssistant, "system": ChatMessageSystem,
-    }  # fmt: skip
-    return [kinds[one["role"]](content=one["content"]) for one in query.messages]
 
 
 def _log(
@@ -239,7 +232,7 @@ def _log(
         created=now, task=f"tailcast/{store.path.name}", model=f"tailcast/{config.get('model')}",
         dataset=EvalDataset(name=str(config.get("queries")), samples=len(ids), sample_ids=ids),
         config=EvalConfig(epochs=max((one.epoch for one in samples), default=1)),
-        model_generate_config=settings, packages={"tailcast": _version()},
+        model_generate_config=settings, packages={"tailcast": version("tailcast")},
         metadata={
             "note": _NOTE, "run": str(store.path.resolve()), "draws": total,
             "draws_in_log": len(samples), "config": config, "facts": manifest.get("facts", {}),
@@ -310,9 +303,3 @@ def _queries(store: RunStore) -> dict[str, Query]:
     except TailcastError:
         return {}
     return {one.id: one for one in found}
-
-
-def _version() -> str:
-    from tailcast import __version__
-
-    return __version__

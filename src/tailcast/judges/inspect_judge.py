@@ -17,7 +17,13 @@ from typing import Any
 from tailcast.errors import ConfigError, DataError, JudgeError
 from tailcast.judges.inspect_door import create, parse_spec, private, run, why
 from tailcast.judges.inspect_scores import HitRule, parse_hit
-from tailcast.judges.inspect_tasks import MODEL, InspectTask, answered, load_inspect_task
+from tailcast.judges.inspect_tasks import (
+    MODEL,
+    InspectTask,
+    answered,
+    chat_messages,
+    load_inspect_task,
+)
 from tailcast.types import Judge, JudgeSettings, Query
 
 __all__ = ["inspect_judge"]
@@ -160,14 +166,7 @@ def _state(scoring: _Scoring, query: Query, text: str) -> Any:
     Raises:
         DataError: If it compares with a target and the query has none.
     """
-    from inspect_ai.model import (
-        ChatMessageAssistant,
-        ChatMessageSystem,
-        ChatMessageUser,
-        ModelName,
-        ModelOutput,
-        ModelUsage,
-    )  # fmt: skip
+    from inspect_ai.model import ModelName, ModelOutput, ModelUsage
     from inspect_ai.scorer import Target
     from inspect_ai.solver import TaskState
 
@@ -176,10 +175,7 @@ def _state(scoring: _Scoring, query: Query, text: str) -> Any:
             f"query {query.id!r} has no target, which scorer {scoring.name} compares with: give "
             "the queries a column 'target'."
         )
-    kinds: dict[str, Any] = {
-        "user": ChatMessageUser, "assistant": ChatMessageAssistant, "system": ChatMessageSystem,
-    }  # fmt: skip
-    given = [kinds[one["role"]](content=one["content"]) for one in query.messages]
+    given = chat_messages(query.messages)
     output = ModelOutput.from_content(MODEL, text)
     output.usage = ModelUsage()
     return TaskState(

@@ -21,6 +21,7 @@ __all__ = [
     "MODEL",
     "InspectTask",
     "answered",
+    "chat_messages",
     "load_inspect_task",
     "messages_of",
     "queries_of_task",
@@ -144,6 +145,18 @@ def messages_of(messages: Sequence[Any], place: str) -> Messages:
     if not messages or messages[-1].role != "user":
         raise DataError(f"{place} does not end with a message of the user: nothing is asked.")
     return tuple({"role": message.role, "content": message.text} for message in messages)
+
+
+def chat_messages(messages: Messages) -> list[Any]:
+    """A query's messages as Inspect's."""
+    from inspect_ai import model
+
+    kinds: dict[str, Any] = {
+        "user": model.ChatMessageUser,
+        "assistant": model.ChatMessageAssistant,
+        "system": model.ChatMessageSystem,
+    }
+    return [kinds[one["role"]](content=one["content"]) for one in messages]
 
 
 @dataclass
