@@ -177,7 +177,9 @@ async def _hear_all(name: str, task: Any, samples: dict[str, Any]) -> _Heard:
         try:
             await _solve(task, id, sample, answer)
         except Exception as error:  # what a solver makes of an empty answer is no matter
-            if not answer.prompt and not isinstance(error, TailcastError):
+            if not answer.prompt:
+                if isinstance(error, TailcastError):
+                    raise
                 raise DataError(
                     f"{answer.place}: its solver does not ask through generate() "
                     f"({why(error)}); only tasks that ask once can be measured."
