@@ -214,6 +214,11 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         return SamplingSettings(**self.model_dump(include=set(SamplingSettings.model_fields)))
 
     @property
+    def countable(self) -> bool:
+        """Whether a hit of the target counts once, so that hits can simply be counted."""
+        return self.roulette == 1.0 and not self.screen
+
+    @property
     def judge_settings(self) -> JudgeSettings:
         """The part that says which judge."""
         return JudgeSettings(**self.model_dump(include=set(JudgeSettings.model_fields)))

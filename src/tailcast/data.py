@@ -17,7 +17,15 @@ from typing import Any
 from tailcast.errors import DataError, MissingExtra
 from tailcast.types import ContrastPair, Query
 
-__all__ = ["PROMPT_COLUMNS", "load_pairs", "load_prompts", "load_queries", "queries_digest"]
+__all__ = [
+    "PROMPT_COLUMNS",
+    "load_pairs",
+    "load_prompts",
+    "load_queries",
+    "load_weights",
+    "queries_digest",
+    "read_rows",
+]
 
 PROMPT_COLUMNS = ("messages", "prompt", "forbidden_prompt", "instruction", "goal")
 
@@ -88,11 +96,53 @@ def load_prompts(source: str | Path) -> list[str]:
     return [query.prompt for query in load_queries(source)]
 
 
+def load_weights(source: str | Path, column: str, query_ids: Sequence[str]) -> list[float]:
+    """How much each query counts, from a column of a file of queries, or of id and weight.
+
+    Args:
+        source: The file; rows without an id have those that :func:`load_queries` gives.
+        column: Column of the weights.
+        query_ids: Of which queries, in this order; others in the file are left aside.
+
+    Raises:
+        DataError: If there is no such file or column, a weight is no number of at least 0, or
+            a query has none; names the file and the line.
+    """
+    found: dict[str, float] = {}
+    for number, (place, fields) in enumerate(_rows(source)):
+        if column not in fields:
+            raise DataError(
+                f"{place} has no column {column!r}: its columns are {', '.join(fields)}."
+            )
+        try:
+            weight = float(fields[column])
+        except (TypeError, ValueError):
+            weight = -1.0
+        if not 0 <= weight < float("inf"):
+            raise DataError(f"{place}: weight {fields[column]!r} is no number of at least 0.")
+        found[str(fields.get("id") or fields.get("query_id") or f"q{number}")] = weight
+    missing = [one for one in query_ids if one not in found]
+    if missing:
+        raise DataError(f"{source} has no weight of query {missing[0]!r}: give one for each query.")
+    return [found[one] for one in query_ids]
+
+
 def queries_digest(queries: Iterable[Query]) -> str:
     """Digest of ids, messages and targets, for the manifest."""
     rows = [[one.id, one.messages, *([one.target] if one.target else [])] for one in queries]
     text = json.dumps(rows, sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]
+
+
+def read_rows(path: Path) -> Iterator[_Row]:
+    """Rows of a JSONL, JSON, CSV or Parquet file, each with its place for messages.
+
+    Raises:
+        DataError: If there is no such file, or it cannot be read as one.
+    """
+    if not path.is_file():
+        raise DataError(f"file {str(path)!r} does not exist: check the path.")
+    yield from _rows(path)
 
 
 def _query(row: _Row, number: int, column: str | None) -> Query:

@@ -131,6 +131,12 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
     judge_reading: Literal["expected", "argmax", "text", "number", "rubric"] | None = Field(
         None, description="How its answer is read, if not as the judge's recipe says."
     )
+    screen: Literal["refusal"] | None = Field(
+        None,
+        description="refusal: of completions with a refusal phrase the judge sees a random share "
+        "only, and those count for the others.",
+    )
+    screen_share: float = Field(0.05, gt=0, le=1, description="That share.")
     judge_label: str | None = Field(None, description="Label of judge classifier that is a hit.")
     judge_hit: str | None = Field(
         None,
@@ -300,11 +306,14 @@ class Verdicts:
         scores: Graded score in [0, 1]; NaN where the judge failed, [n].
         hits: score >= threshold, [n].
         errors: What the judge raised, "" where it answered, n of them.
+        shares: With which probability the judge was to see each, [n]; 1 without a screen, 0
+            where the screen kept it from the judge, which counts as no hit.
     """
 
     scores: NDArray[np.float64]
     hits: NDArray[np.bool_]
     errors: tuple[str, ...]
+    shares: NDArray[np.float64]
 
     @property
     def failed(self) -> NDArray[np.bool_]:

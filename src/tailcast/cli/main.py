@@ -11,7 +11,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import BaseModel, Field, create_model
 
-from tailcast.cli import export
+from tailcast.cli.analyse import analyse
+from tailcast.cli.calibrate import calibrate_judge, label
+from tailcast.cli.compare import compare
+from tailcast.cli.export import export
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, StoreError, TailcastError
@@ -26,6 +29,11 @@ app = App(
     help_format="plaintext",
     result_action="return_value",
 )
+app.command(analyse)
+app.command(compare)
+
+app.command(label)
+app.command(calibrate_judge)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON lines.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", negative=(), help="No progress.")]
@@ -170,7 +178,7 @@ def _existing(directory: Path) -> RunStore:
     return RunStore(directory)
 
 
-app.command(export.export)
+app.command(export)
 
 
 @app.command

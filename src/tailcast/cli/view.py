@@ -204,35 +204,27 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
+_MEANINGS = {
+    "mc": "mc: plain sampling, exact {level} interval (Clopper-Pearson).",
+    "is": "is: importance sampling; its {level} interval ASSUMES that the proposal visits every "
+    "way to hit.",
+    "mixture": "mixture: draws shared out over proposals and the target; its {level} interval "
+    "ASSUMES that together they visit every way to hit, which the audit tests.",
+    "mc-roulette": "mc-roulette: plain sampling that follows up few refusals and counts those for "
+    "more; its {level} interval takes the weights that it saw for all there are.",
+    "mc-screen": "mc-screen: plain sampling of which the judge saw few refusals, which count for "
+    "the others; its {level} interval takes the weights that it saw for all there are.",
+    "": "at least: what the draws refute from below at {level}, whatever the proposal.",
+}
+
+
 def _footnotes(screen: Console, rows: list[dict[str, Any]]) -> None:
     """What the columns mean, what ended the sampling, and the commonest reasons."""
     methods = {row["method"] for row in rows}
     level = rows[0]["level"] if rows else 0.95
-    if "mc" in methods:
-        screen.print(
-            f"mc: plain sampling, exact {level:.0%} interval (Clopper-Pearson).", style="dim"
-        )
-    if "is" in methods:
-        screen.print(
-            f"is: importance sampling; its {level:.0%} interval ASSUMES that the proposal visits "
-            "every way to hit.", style="dim",
-        )  # fmt: skip
-    if "mixture" in methods:
-        screen.print(
-            f"mixture: draws shared out over proposals and the target; its {level:.0%} interval "
-            "ASSUMES that together they visit every way to hit, which the audit tests.",
-            style="dim",
-        )
-    if "mc-roulette" in methods:
-        screen.print(
-            "mc-roulette: plain sampling that follows up few refusals and counts those for more; "
-            f"its {level:.0%} interval takes the weights that it saw for all there are.",
-            style="dim",
-        )
-    screen.print(
-        f"at least: what the draws refute from below at {level:.0%}, whatever the proposal.",
-        style="dim",
-    )
+    for method, meaning in _MEANINGS.items():
+        if method in methods or not method:
+            screen.print(meaning.format(level=f"{level:.0%}"), style="dim", highlight=False)
     ended = Counter(row["ended"] for row in rows if row.get("ended") not in (None, "", "samples"))
     for why, number in ended.most_common(6):
         screen.print(f"{number} ended by: {why}", style="dim", highlight=False)

@@ -3,7 +3,6 @@
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -33,7 +32,10 @@ class JudgementCache:
         self.path = folder / f"{sha256(fingerprint.encode()).hexdigest()[:24]}.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with closing(self._open()) as file, file:
+            self.file = sqlite3.connect(self.path, timeout=60)
+            self.file.execute("pragma journal_mode = wal")
+            self.file.execute("pragma synchronous = normal")
+            with self.file as file:
                 file.execute("create table if not exists scores (key text primary key, score real)")
         except (OSError, sqlite3.Error) as error:
             raise JudgeError(
@@ -43,26 +45,19 @@ class JudgementCache:
 
     def get(self, query: Query, texts: Sequence[str]) -> dict[str, float]:
         """Scores of those completions that were judged before."""
-        keys = {_key(query, text): text for text in texts}
-        with closing(self._open()) as file:
-            found = {}
-            for key, text in keys.items():
-                row = file.execute("select score from scores where key = ?", (key,)).fetchone()
-                if row is not None:
-                    found[text] = row[0]
+        found = {}
+        for text in texts:
+            key = (_key(query, text),)
+            row = self.file.execute("select score from scores where key = ?", key).fetchone()
+            if row is not None:
+                found[text] = float(row[0])
         return found
 
     def put(self, query: Query, scores: Mapping[str, float]) -> None:
         """Keep scores; those already there stay as they are."""
         rows: Iterable[tuple[str, float]] = [(_key(query, t), s) for t, s in scores.items()]
-        with closing(self._open()) as file, file:
+        with self.file as file:
             file.executemany("insert or ignore into scores values (?, ?)", rows)
-
-    def _open(self) -> sqlite3.Connection:
-        file = sqlite3.connect(self.path, timeout=60)
-        file.execute("pragma journal_mode = wal")
-        file.execute("pragma synchronous = normal")
-        return file
 
 
 def _key(query: Query, text: str) -> str:

@@ -41,15 +41,15 @@ class Classifier:
         self.several = kind or self.model.config.num_labels == 1
         self.fingerprint = f"{weights_fingerprint(self.model)} label {self.label}"
 
-    def scores(self, query: Query, completions: Sequence[str]) -> list[float]:
-        """Probability of the label given each completion, cut to the model's context, [n]."""
+    def scores(self, query: Query, completions: Sequence[str]) -> list[tuple[str, float]]:
+        """Each completion with the label's probability, of what fits the model's context."""
         order = sorted(range(len(completions)), key=lambda place: len(completions[place]))
         found = [0.0] * len(completions)
         for first in range(0, len(order), _ROWS):
             some = order[first : first + _ROWS]
             for place, score in zip(some, self._batch([completions[i] for i in some]), strict=True):
                 found[place] = score
-        return found
+        return list(zip(completions, found, strict=True))
 
     def _batch(self, texts: list[str]) -> list[float]:
         limit = min(self.tokenizer.model_max_length, 4096)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tailcast.errors import JudgeError, ModelError
-from tailcast.judges.readings import Reply
+from tailcast.judges.readings import Replies, Reply
 from tailcast.judges.recipes import Recipe
 from tailcast.models import load_model, weights_fingerprint, widen_head
 from tailcast.types import ModelSettings, Query
@@ -54,8 +54,8 @@ class LocalModel:
         """Digest of the weights and the dtype."""
         return f"{weights_fingerprint(self.model)} in {self.model.dtype}"
 
-    def ask(self, query: Query, completions: Sequence[str]) -> list[list[Reply | Exception]]:
-        """A reply to every prompt of each completion, or why there is none."""
+    def ask(self, query: Query, completions: Sequence[str]) -> list[Replies]:
+        """Each completion with a reply to every prompt about it."""
         rows = [self._rows(query, self._cut(completion)) for completion in completions]
         flat = [row for each in rows for row in each]
         order = sorted(range(len(flat)), key=lambda place: len(flat[place]))
@@ -64,7 +64,10 @@ class LocalModel:
             some = order[first : first + _ROWS]
             replies.update(zip(some, self._replies([flat[place] for place in some]), strict=True))
         found = iter(replies[place] for place in range(len(flat)))
-        return [[next(found) for _ in each] for each in rows]
+        return [
+            (text, [next(found) for _ in each])
+            for text, each in zip(completions, rows, strict=True)
+        ]
 
     def _cut(self, completion: str) -> str:
         """The first tokens of a completion, as the judge counts them."""

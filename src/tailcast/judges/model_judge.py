@@ -1,18 +1,16 @@
 """A judge made of a recipe and a model: asked once a text, kept on disk, within a budget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tailcast.errors import JudgeError
 from tailcast.judges.cache import JudgementCache
-from tailcast.judges.readings import Reply, score_of
+from tailcast.judges.readings import Replies, Reply, score_of
 from tailcast.judges.recipes import Recipe, load_recipe
 from tailcast.types import Judge, JudgeSettings, ModelSettings, Query
 
 __all__ = ["model_judge"]
-
-_AT_ONCE = 64  # completions between two writes to disk, of models that are asked one by one
 
 
 class Answering(Protocol):
@@ -22,11 +20,11 @@ class Answering(Protocol):
     def fingerprint(self) -> str:
         """What decides its answers: weights, or name and place."""
 
-    def ask(self, query: Query, completions: Sequence[str]) -> list[list[Reply | Exception]]:
-        """A reply to every prompt of each completion, or why there is none."""
+    def ask(self, query: Query, completions: Sequence[str]) -> Iterable[Replies]:
+        """Each completion, in any order, with a reply to every prompt about it."""
 
 
-Scoring = Callable[[Query, Sequence[str]], list[float | Exception]]
+Scoring = Callable[[Query, Sequence[str]], Iterable[tuple[str, float | Exception]]]
 
 
 @dataclass
@@ -55,7 +53,7 @@ def model_judge(settings: JudgeSettings) -> Judge:
             raise JudgeError("judge classifier needs a model: name it with --judge-model.")
         found = Classifier(ModelSettings(model=settings.judge_model), settings.judge_label or "")
         name, threshold = found.fingerprint, 0.5
-        scores: Scoring = lambda query, texts: list(found.scores(query, texts))  # noqa: E731
+        scores: Scoring = found.scores
         usage: Callable[[], dict[str, int]] = dict
     else:
         recipe = load_recipe(settings.judge, reading=settings.judge_reading)
@@ -63,9 +61,9 @@ def model_judge(settings: JudgeSettings) -> Judge:
         name, threshold = f"{recipe.fingerprint} {model.fingerprint}", recipe.threshold
         scores = _scoring(recipe, model)
         usage = lambda: dict(getattr(model, "usage", {}))  # noqa: E731
-    chunk = _AT_ONCE if settings.judge_server else None
+    once = settings.judge_server is None  # our batches are judged whole again, to be the same
     cache, limit = JudgementCache(name), settings.judge_calls
-    asking = _Asking(settings.judge, scores, cache, limit, chunk, usage)
+    asking = _Asking(settings.judge, scores, cache, limit, once, usage)
     threshold = threshold if settings.threshold is None else settings.threshold
     return Judge(
         settings.judge, asking.score, threshold, many=asking.many,
@@ -81,7 +79,7 @@ class _Asking:
     scores: Scoring
     cache: JudgementCache
     limit: int | None
-    chunk: int | None
+    writes_once: bool
     model_usage: Callable[[], dict[str, int]]
     meter: Meter = field(default_factory=Meter)
 
@@ -101,29 +99,35 @@ class _Asking:
         found: dict[str, float | Exception] = dict(self.cache.get(query, texts))
         self.meter.cached += len(found)
         rest = [text for text in dict.fromkeys(texts) if text not in found]
-        chunk = self.chunk or len(rest) or 1  # a batch of our own is judged whole, to be the same
-        for first in range(0, len(rest), chunk):
-            some = rest[first : first + chunk]
-            if self.limit is not None and self.meter.calls + len(some) > self.limit:
-                raise JudgeError(
-                    f"judge {self.spec} has been asked {self.meter.calls} times of the "
-                    f"{self.limit} that judge_calls allows: raise it and run again; what was "
-                    "judged is kept."
-                )
-            found.update(self._asked(query, some))
+        left = len(rest) if self.limit is None else max(0, self.limit - self.meter.calls)
+        found.update(self._asked(query, rest[:left]))
+        if left < len(rest):
+            raise JudgeError(
+                f"judge {self.spec} has been asked {self.meter.calls} times, and judge_calls is "
+                f"{self.limit}: raise it and run again; what was judged is kept."
+            )
         return [found[text] for text in texts]
 
     def _asked(self, query: Query, texts: Sequence[str]) -> dict[str, float | Exception]:
         """Ask; ask once more where the answer could not be read; keep what can."""
-        answers = dict(zip(texts, self.scores(query, texts), strict=True))
+        answers = self._kept(query, texts)
         unread = [text for text, answer in answers.items() if isinstance(answer, Exception)]
-        if unread:
-            answers.update(zip(unread, self.scores(query, unread), strict=True))
-        good = {text: one for text, one in answers.items() if not isinstance(one, Exception)}
-        self.cache.put(query, good)
-        self.meter.calls += len(texts) + len(unread)
+        answers.update(self._kept(query, unread))
         self.meter.asked_again += len(unread)
-        self.meter.failed += len(answers) - len(good)
+        self.meter.failed += sum(isinstance(answer, Exception) for answer in answers.values())
+        return answers
+
+    def _kept(self, query: Query, texts: Sequence[str]) -> dict[str, float | Exception]:
+        """Ask, and write scores to disk: each as it comes, or all at the end."""
+        answers: dict[str, float | Exception] = {}
+        for text, answer in self.scores(query, texts) if texts else ():
+            answers[text] = answer
+            self.meter.calls += 1
+            if not (self.writes_once or isinstance(answer, Exception)):
+                self.cache.put(query, {text: answer})
+        if self.writes_once:
+            good = {text: one for text, one in answers.items() if not isinstance(one, Exception)}
+            self.cache.put(query, good)
         return answers
 
     def usage(self) -> dict[str, int]:
@@ -161,8 +165,9 @@ def _model(recipe: Recipe, settings: JudgeSettings) -> Answering:
 def _scoring(recipe: Recipe, model: Answering) -> Scoring:
     """The least score of a recipe's prompts."""
 
-    def scores(query: Query, texts: Sequence[str]) -> list[float | Exception]:
-        return [_least(recipe, replies) for replies in model.ask(query, texts)]
+    def scores(query: Query, texts: Sequence[str]) -> Iterator[tuple[str, float | Exception]]:
+        for text, replies in model.ask(query, texts):
+            yield text, _least(recipe, replies)
 
     return scores
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tailcast.errors import JudgeError
 from tailcast.judges.recipes import Recipe
 
-__all__ = ["Reply", "score_of"]
+__all__ = ["Replies", "Reply", "score_of"]
 
 _NUMBERS_WEIGH = 0.25  # less probability on numbers is a refusal (persona vectors)
 
@@ -24,6 +24,10 @@ class Reply:
 
     text: str
     logps: Mapping[str, float]
+
+
+Replies = tuple[str, list[Reply | Exception]]
+"""A completion, with what came of every prompt about it."""
 
 
 def score_of(recipe: Recipe, reply: Reply) -> float:

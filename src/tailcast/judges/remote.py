@@ -3,13 +3,13 @@
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from tailcast.errors import JudgeError, MissingExtra
 from tailcast.http import JsonServer
-from tailcast.judges.readings import Reply
+from tailcast.judges.readings import Replies, Reply
 from tailcast.judges.recipes import Recipe
 from tailcast.types import Query
 
@@ -61,14 +61,19 @@ class ServerModel:
         """Requests sent again, and tokens read and written."""
         return {"retries": self.server.retries, **self.tokens}
 
-    def ask(self, query: Query, completions: Sequence[str]) -> list[list[Reply | Exception]]:
-        """A reply to every prompt of each completion, or why there is none."""
+    def ask(self, query: Query, completions: Sequence[str]) -> Iterator[Replies]:
+        """Each completion with a reply to every prompt about it, as they come in."""
 
-        def one(completion: str) -> list[Reply | Exception]:
-            return [self._reply(each) for each in chats(self.recipe, query, completion)]
+        def one(completion: str) -> Replies:
+            chat = chats(self.recipe, query, completion)
+            return completion, [self._reply(each) for each in chat]
 
-        with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(one, completions))
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            for done in as_completed([pool.submit(one, each) for each in completions]):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _reply(self, messages: list[dict[str, str]]) -> Reply | Exception:
         recipe = self.recipe
@@ -127,8 +132,8 @@ class InspectModel:
         except Exception as error:  # each provider raises its own
             raise JudgeError(f"judge model {name!r} cannot be had of Inspect: {error}") from error
 
-    def ask(self, query: Query, completions: Sequence[str]) -> list[list[Reply | Exception]]:
-        """A reply to every prompt of each completion, or why there is none."""
+    def ask(self, query: Query, completions: Sequence[str]) -> Iterator[Replies]:
+        """Each completion with a reply to every prompt about it."""
 
         async def one(messages: list[dict[str, str]]) -> Reply | Exception:
             try:
@@ -143,7 +148,7 @@ class InspectModel:
             return [[next(found) for _ in some] for some in given]
 
         with ThreadPoolExecutor(1) as pool:  # a notebook's thread has a loop of its own running
-            return pool.submit(asyncio.run, every()).result()
+            yield from zip(completions, pool.submit(asyncio.run, every()).result(), strict=True)
 
     async def _reply(self, messages: list[dict[str, str]]) -> Reply:
         from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser

@@ -88,7 +88,7 @@ def _target_draws(
 def _estimate(
     rounds: Sequence[Round], config: RunConfig, look: int, plain: tuple[int, int]
 ) -> Estimate:
-    countable = config.roulette == 1.0
+    countable = config.countable
     target = _target_draws(rounds, plain, config.continuations) if countable else None
     if target and len(rounds[0].counts) == 1:
         hits, n = _target_draws(rounds, (0, 0), config.continuations)

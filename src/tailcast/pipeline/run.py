@@ -142,7 +142,7 @@ def _add_rounds(
     bench: Bench, queries: Sequence[Query], found: dict[str, list[Estimate]], progress: Progress
 ) -> dict[str, Case]:
     """Estimates by adaptive rounds beside those that are there; what the audit compares."""
-    config, countable = bench.config, bench.config.roulette == 1.0
+    config, countable = bench.config, bench.config.countable
     plain = {id: (pair[0].n_hits, pair[0].n) for id, pair in found.items() if pair and countable}
     history = run_rounds(bench, queries, config.components, progress, plain=plain)
     for query in queries:
@@ -179,12 +179,14 @@ def _estimate(query: Query, stage: str, draws: Draws, config: RunConfig) -> Esti
     several = config.continuations if stage == "is" else 1
 
     def with_hits(hits: Any) -> Estimate:
-        if stage == "mc" and config.roulette == 1.0:
+        if stage == "mc" and config.countable:
             return monte_carlo(hits, level=config.level)
         one = importance_sampling(
             draws.log_weights, hits, level=config.level, continuations=several
         )
-        return one if stage == "is" else replace(one, method="mc-roulette")
+        if stage == "is":
+            return one
+        return replace(one, method="mc-roulette" if config.roulette < 1 else "mc-screen")
 
     one = replace(with_hits(draws.hits), query_id=query.id, prompt=query.prompt, cost=draws.cost)
     failed = int(draws.failed.sum())

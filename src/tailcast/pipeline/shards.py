@@ -7,14 +7,14 @@ query, number): what is on disk never depends on restarts or on when a block was
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tailcast.config import RunConfig
 from tailcast.errors import ModelError, StoreError
-from tailcast.judges import is_refusal, judge_texts
+from tailcast.judges import is_refusal, judge_texts, screened
 from tailcast.models import is_out_of_memory
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
@@ -113,10 +113,10 @@ class Draws:
         scored = [
             {
                 text
-                for text, finish in zip(batch.texts, batch.finish, strict=True)
-                if finish not in ("settled", "roulette")
+                for text, finish, share in zip(batch.texts, batch.finish, one.shares, strict=True)
+                if share and finish not in ("settled", "roulette")
             }
-            for batch in self.batches
+            for batch, one in zip(self.batches, self.verdicts, strict=True)
         ]
         return {
             "token_forwards": sum(batch.token_forwards for batch in self.batches),
@@ -184,9 +184,18 @@ def read_draws(store: RunStore, stage: str, query_id: str) -> Draws:
     shards = store.shards(stage, query_id)
     if not shards:
         raise StoreError(f"{store.path} holds no draws of {query_id} in {stage}: run it again.")
-    batches = tuple(store.read_batch(stage, query_id, shard) for shard in shards)
     verdicts = tuple(store.read_verdicts(stage, query_id, shard) for shard in shards)
+    batches = tuple(
+        _weighted(store.read_batch(stage, query_id, shard), one.shares)
+        for shard, one in zip(shards, verdicts, strict=True)
+    )
     return Draws(batches, np.concatenate([batch.log_weights for batch in batches]), verdicts)
+
+
+def _weighted(batch: SampleBatch, shares: NDArray[np.float64]) -> SampleBatch:
+    """The batch with draws that a screen let through to the judge counting for the others."""
+    added = -np.log(np.where(shares > 0, shares, 1.0))
+    return replace(batch, log_roulette=batch.log_roulette + added)
 
 
 def _covered(store: RunStore, stage: str, query_id: str) -> int:
@@ -271,6 +280,10 @@ def _judge(
         return
     batch = bench.store.read_batch(stage, query.id, shard)
     ended = [finish == "roulette" for finish in batch.finish]
-    verdicts = judge_texts(bench.judge, query, batch.texts, ended=ended)
+    shares = None
+    if bench.config.screen:
+        name = f"{bench.config.seed}/{stage}/{query.id}/{shard[0]}/screen"
+        shares = screened(batch.texts, bench.config.screen_share, name)
+    verdicts = judge_texts(bench.judge, query, batch.texts, ended=ended, shares=shares)
     bench.store.write_verdicts(stage, query.id, shard, verdicts)
     progress.advance(len(batch), int(verdicts.hits.sum()))

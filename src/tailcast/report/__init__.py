@@ -1,3 +1,3 @@
 """From a run directory to what people look at."""
 
-__all__: list[str] = []
+__all__ = []
