@@ -22,6 +22,7 @@ VERBS = (
     "analyse deployment",
     "compare",
     "analyse forecast",
+    "export",
 )
 
 

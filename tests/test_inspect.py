@@ -416,6 +416,7 @@ def test_a_log_holds_all_hits_their_weights_and_the_estimates(finished, tmp_path
     hits = [one for one in log.samples if one.scores["hit"].value == 1.0]
     assert len(hits) == sum(one.n_hits for one in estimates)
     assert counts["logged"] == len(hits) + 30
+    assert log.samples[0].scores["hit"].value == 1.0
     mixture = estimates[-1]
     mine = [one.metadata for one in hits if one.metadata["stage"] != "mc"]
     total = sum(math.exp(one["log_weight"]) for one in mine) / mixture.n
@@ -427,7 +428,7 @@ def test_a_log_holds_all_hits_their_weights_and_the_estimates(finished, tmp_path
     row = metrics["mixture: a/b ü"]
     assert row["p"].value == mixture.p
     assert row["log10_p"].value == pytest.approx(math.log10(mixture.p))
-    assert metrics["mixture: mean risk"]["mean_p"].value == mixture.p
+    assert metrics["mixture: mean risk"]["p"].value == mixture.p
     assert log.eval.metadata["estimates"][0]["n"] == 50
     failed = [one.scores["hit"] for one in log.samples if one.scores["hit"].explanation]
     assert failed and all(math.isnan(one.value) for one in failed)

@@ -101,7 +101,7 @@ def export_eval(store: RunStore, path: Path, *, others: int = 100) -> dict[str, 
 def logged_draws(
     store: RunStore, query_id: str, rows: Sequence[Mapping[str, Any]], *, others: int
 ) -> tuple[list[LogDraw], int]:
-    """The draws of a query for its log, and how many there are in all.
+    """The draws of a query for its log, hits first, and how many there are in all.
 
     Args:
         store: The run.
@@ -120,10 +120,15 @@ def logged_draws(
     for stage in _stages(store, query_id):
         draws = read_draws(store, stage, query_id)
         found += _of_stage(stage, draws, weights, several=several, own=own)
+    hits = sorted((one for one in found if one.hit), key=_heaviest)
     rest = [one for one in found if not one.hit]
     keep = np.unique(np.linspace(0, len(rest) - 1, min(others, len(rest))).round().astype(int))
-    kept = {id(rest[number]) for number in keep}
-    return [one for one in found if one.hit or id(one) in kept], len(found)
+    return hits + [rest[number] for number in keep], len(found)
+
+
+def _heaviest(draw: LogDraw) -> float:
+    weight = draw.facts["log_weight"]
+    return -weight if weight is not None else math.inf
 
 
 def _stages(store: RunStore, query_id: str) -> Iterator[str]:
@@ -230,9 +235,10 @@ def _log(
     )  # fmt: skip
     spec = EvalSpec(
         created=now, task=f"tailcast/{store.path.name}", model=f"tailcast/{config.get('model')}",
-        dataset=EvalDataset(name=str(config.get("queries")), samples=len(ids), sample_ids=ids),
-        config=EvalConfig(epochs=max((one.epoch for one in samples), default=1)),
-        model_generate_config=settings, packages={"tailcast": version("tailcast")},
+        dataset=EvalDataset(
+            name=str(config.get("queries")), samples=len(samples), sample_ids=ids
+        ),
+        config=EvalConfig(), model_generate_config=settings, packages={"tailcast": version("tailcast")},
         metadata={
             "note": _NOTE, "run": str(store.path.resolve()), "draws": total,
             "draws_in_log": len(samples), "config": config, "facts": manifest.get("facts", {}),
@@ -267,8 +273,8 @@ def _scores(rows: Sequence[dict[str, Any]]) -> list[Any]:
             line(
                 f"{method}: mean risk",
                 {
-                    "log10_mean_p": _log10(p), "mean_p": p, "log10_max_p": _log10(largest),
-                    "max_p": largest, "queries": len(mine), "draws": sum(r["n"] for r in mine),
+                    "log10_p": _log10(p), "p": p, "log10_p_max": _log10(largest),
+                    "p_max": largest, "queries": len(mine), "draws": sum(r["n"] for r in mine),
                     "hits": sum(row["n_hits"] for row in mine),
                     "queries_ok": sum(row["verdict"] == "ok" for row in mine),
                 },
