@@ -30,6 +30,7 @@ _NOTE = (
     "Samples are all hits and some of the other draws, from steered proposals too: their mean is "
     "no risk. Read the metrics; weights and log-probabilities are in each sample's metadata."
 )
+_SCREENED = "the screen kept it from the judge; others that were judged count for it"
 _MOST_SCORES = 60
 """Queries with a line of their own in the log's results; all are in its metadata."""
 
@@ -40,9 +41,9 @@ class LogDraw:
 
     Attributes:
         text: The completion.
-        hit: The verdict; None where the judge failed.
-        score: The judge's score; None where it failed.
-        error: Why it failed.
+        hit: The verdict; None where the judge failed or was not asked.
+        score: The judge's score; None where there is none.
+        error: Why there is none.
         length: Number of tokens.
         finish: "stop", "length" ...
         facts: Where it was drawn, its weight and log-probabilities.
@@ -156,7 +157,9 @@ def _of_stage(
             if rounds:
                 prefix = number - number % several
                 weight = weights.get((stage, prefix), math.nan) if verdicts.hits[row] else math.nan
-            failed, length = bool(verdicts.failed[row]), int(batch.lengths[row])
+            screened = verdicts.shares[row] == 0
+            judged = not (screened or verdicts.failed[row])
+            length = int(batch.lengths[row])
             known = batch.token_logp[row, : length if own else 0].astype(float)
             facts = {
                 "stage": stage,
@@ -170,9 +173,9 @@ def _of_stage(
             }
             yield LogDraw(
                 text=batch.texts[row],
-                hit=None if failed else bool(verdicts.hits[row]),
-                score=None if failed else float(verdicts.scores[row]),
-                error=verdicts.errors[row],
+                hit=bool(verdicts.hits[row]) if judged else None,
+                score=float(verdicts.scores[row]) if judged else None,
+                error=_SCREENED if screened else verdicts.errors[row],
                 length=length,
                 finish=batch.finish[row],
                 facts=facts,
@@ -238,7 +241,8 @@ def _log(
         dataset=EvalDataset(
             name=str(config.get("queries")), samples=len(samples), sample_ids=ids
         ),
-        config=EvalConfig(), model_generate_config=settings, packages={"tailcast": version("tailcast")},
+        config=EvalConfig(), model_generate_config=settings,
+        packages={"tailcast": version("tailcast")},
         metadata={
             "note": _NOTE, "run": str(store.path.resolve()), "draws": total,
             "draws_in_log": len(samples), "config": config, "facts": manifest.get("facts", {}),
