@@ -24,6 +24,7 @@ VERBS = (
     "analyse deployment",
     "compare",
     "analyse forecast",
+    "export",
 )
 
 

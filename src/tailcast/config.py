@@ -38,6 +38,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, extra="forbid"):
     """A run: what is measured, how it is sampled, where it is kept."""
 
+    task: str | None = Field(
+        None,
+        description="Inspect task, FILE.py@NAME or registered: its samples are the queries and its "
+        "scorer is the judge.",
+    )
     queries: str = Field(description="JSONL, JSON, CSV or Parquet file, or a data set id.")
     column: str | None = Field(None, description="Column of the prompt, if it has another name.")
     limit: int | None = Field(None, ge=1, description="Take the first so many queries.")
@@ -232,8 +237,9 @@ def make_config(values: dict[str, Any], *, preset: str | None = None, place: str
     """
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown: the presets are {', '.join(PRESETS)}.")
+    values = _with_task({**PRESETS.get(preset or "", {}), **values})
     try:
-        return RunConfig(**{**PRESETS.get(preset or "", {}), **values})
+        return RunConfig(**values)
     except ValidationError as error:
         raise ConfigError(_sentence(error, place)) from None
 
@@ -250,6 +256,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config {str(path)!r} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} is not TOML: {error}.") from None
+
+
+def _with_task(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with a task as queries and judge."""
+    if not values.get("task"):
+        return values
+    name = f"inspect:{values['task']}"
+    for field in ("queries", "judge", "column"):
+        if values.get(field) not in (None, name):
+            raise ConfigError(
+                f"{field} and task exclude each other: a task brings its queries and its scorer. "
+                f"For its queries alone, give queries {name!r} and a judge."
+            )
+    return {**values, "queries": name, "judge": name}
 
 
 def _sentence(error: ValidationError, place: str) -> str:

@@ -1,13 +1,15 @@
 """Query sets and contrast pairs from files.
 
-JSONL, JSON, CSV, Parquet, or a Hugging Face data set id. The prompt is in the first
-column that is there of ``messages``, ``prompt``, ``forbidden_prompt``, ``instruction``,
-``goal``; ``id`` and ``category`` or ``tags`` are read where present.
+JSONL, JSON, CSV, Parquet, a Hugging Face data set id, or ``inspect:TASK`` for the samples of an
+Inspect task. The prompt is in the first column that is there of ``messages``, ``prompt``,
+``forbidden_prompt``, ``instruction``, ``goal``; ``id``, ``category`` or ``tags``, and ``target``
+are read where present.
 """
 
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,10 @@ def load_queries(
             for number, item in enumerate(source)
         ]
         name = "the list of queries"
+    elif str(source).startswith("inspect:"):
+        from tailcast.judges.inspect_tasks import queries_of_task
+
+        name, queries = str(source), queries_of_task(str(source).removeprefix("inspect:"))
     else:
         name = str(source)
         queries = [_query(row, number, column) for number, row in enumerate(_rows(source))]
@@ -122,8 +128,9 @@ def load_weights(source: str | Path, column: str, query_ids: Sequence[str]) -> l
 
 
 def queries_digest(queries: Iterable[Query]) -> str:
-    """Digest of ids and messages, for the manifest."""
-    text = json.dumps([[query.id, query.messages] for query in queries], sort_keys=True)
+    """Digest of ids, messages and targets, for the manifest."""
+    rows = [[one.id, one.messages, *([one.target] if one.target else [])] for one in queries]
+    text = json.dumps(rows, sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]
 
 
@@ -150,9 +157,11 @@ def _query(row: _Row, number: int, column: str | None) -> Query:
     id = str(fields.get("id") or fields.get("query_id") or f"q{number}")
     tags = fields.get("tags") or fields.get("category") or ()
     tags = (tags,) if isinstance(tags, str) else tuple(map(str, tags))
+    target = fields.get("target") or ()
+    target = (target,) if isinstance(target, str) else tuple(map(str, target))
     if found == "messages" or isinstance(fields[found], list):
-        return Query(id, _messages(fields[found], place), tags)
-    return Query.user(id, str(fields[found]), tags)
+        return Query(id, _messages(fields[found], place), tags, target)
+    return replace(Query.user(id, str(fields[found]), tags), target=target)
 
 
 def _messages(value: Any, place: str) -> tuple[dict[str, str], ...]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, create_model
 from tailcast.cli.analyse import analyse
 from tailcast.cli.calibrate import calibrate_judge, label
 from tailcast.cli.compare import compare
+from tailcast.cli.export import export
 from tailcast.cli.report import plot, report, report_of_demo
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import RunConfig, make_config, read_toml
@@ -178,6 +179,9 @@ def _existing(directory: Path) -> RunStore:
     if not directory.is_dir():
         raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")
     return RunStore(directory)
+
+
+app.command(export)
 
 
 @app.command

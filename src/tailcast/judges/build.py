@@ -8,6 +8,7 @@ python:MODULE:FUNCTION    a function (query, completion) -> score in [0, 1] or b
 strongreject ...          a judge model by the name of its recipe, see ``recipes/``
 FILE.toml                 a judge model by a recipe of one's own
 classifier                a sequence-classification model, named by judge_model
+inspect:SPEC              a scorer of Inspect AI, or the scorer of a task
 """
 
 import importlib
@@ -53,9 +54,13 @@ def build_judge(settings: JudgeSettings | str) -> Judge:
         from tailcast.judges.model_judge import model_judge
 
         return model_judge(settings)
+    if kind == "inspect" and rest:
+        from tailcast.judges.inspect_judge import inspect_judge
+
+        return inspect_judge(settings)
     raise JudgeError(
-        f"judge {spec!r} is none of refusal, pattern:REGEX, python:MODULE:FUNCTION, classifier, "
-        f"{', '.join(known_recipes())} and a .toml file."
+        f"judge {spec!r} is none of refusal, pattern:REGEX, python:MODULE:FUNCTION, inspect:SPEC, "
+        f"classifier, {', '.join(known_recipes())} and a .toml file."
     )
 
 
