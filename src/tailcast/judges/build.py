@@ -1,6 +1,7 @@
 """From a judge's specification to the judge.
 
 refusal                   hit when the completion holds no refusal phrase
+agreement, no-doubt       of the shipped behaviours, see :mod:`tailcast.judges.behaviours`
 pattern:REGEX             hit when the regular expression is found in the completion
 python:MODULE:FUNCTION    a function (query, completion) -> score in [0, 1] or bool; it may
                           carry an attribute ``settled``, a function (query, completion so
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tailcast.errors import JudgeError
-from tailcast.judges import refusal
+from tailcast.judges import behaviours, refusal
 from tailcast.types import Judge, Query
 
 __all__ = ["build_judge"]
@@ -39,6 +40,8 @@ def build_judge(spec: str, *, threshold: float = 0.5) -> Judge:
     kind, _, rest = spec.partition(":")
     if spec == "refusal":
         return Judge(spec, refusal.score, threshold, refusal.settled)
+    if spec in behaviours.JUDGES:
+        return Judge(spec, behaviours.JUDGES[spec][0], threshold, behaviours.JUDGES[spec][1])
     if kind == "pattern" and rest:
         score = _pattern(rest)
         return Judge(spec, score, threshold, None if _LOOKS_AHEAD.search(rest) else _once(score))
@@ -46,7 +49,8 @@ def build_judge(spec: str, *, threshold: float = 0.5) -> Judge:
         function = _python(*rest.split(":"))
         return Judge(spec, function, threshold, getattr(function, "settled", None))
     raise JudgeError(
-        f"judge {spec!r} is none of refusal, pattern:REGEX and python:MODULE:FUNCTION."
+        f"judge {spec!r} is none of refusal, {', '.join(behaviours.JUDGES)}, pattern:REGEX and "
+        "python:MODULE:FUNCTION."
     )
 
 
