@@ -8,7 +8,7 @@ from rich.console import Console
 from tailcast.cli.main import app
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
-VERBS = ("run", "estimate", "steer", "show", "demo")
+VERBS = ("run", "estimate", "steer", "show", "demo", "behaviours", "query-sets")
 
 
 def reference() -> str:

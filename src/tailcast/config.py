@@ -52,7 +52,8 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
     limit: int | None = Field(None, ge=1, description="Take the first so many queries.")
     judge: str = Field(
         "refusal",
-        description="refusal, agreement, no-doubt, pattern:REGEX or python:MODULE:FUNCTION.",
+        description="refusal, agreement, compliance, no-doubt, pattern:REGEX or "
+        "python:MODULE:FUNCTION.",
     )
     threshold: float = Field(0.5, gt=0, le=1, description="A hit is a score of at least this.")
     method: Literal["mc", "paper", "mixture"] | None = Field(

@@ -170,19 +170,19 @@ def checked_messages(messages: Sequence[Any], place: str) -> tuple[dict[str, str
             f'{place}: messages must be a list of {{"role","content"}} that ends with a user.'
         )
     roles = [str(one["role"]) for one in messages]
-    for number, role in enumerate(roles[roles[0] == "system" :]):
-        expected = ("user", "assistant")[number % 2]
-        if role != expected:
-            at = number + 1 + (roles[0] == "system")
-            raise DataError(
-                f"{place}: message {at} is of role {role!r}, {expected!r} was expected: messages "
-                "go system (if any), user, assistant, user ... in turn."
-            )
     if roles[-1] != "user":
         raise DataError(
-            f"{place}: the last message must be of the user, whose answer is measured; it is of "
-            f"role {roles[-1]!r}: messages must be a list that ends with a user."
+            f"{place}: the last message is of role {roles[-1]!r}: the answer to it is measured, so "
+            "messages must be a list that ends with a user."
         )
+    first = 1 + (roles[0] == "system")
+    for number, role in enumerate(roles[first - 1 :]):
+        expected = ("user", "assistant")[number % 2]
+        if role != expected:
+            raise DataError(
+                f"{place}: message {first + number} is of role {role!r} where {expected!r} was "
+                "expected: messages go system (if any), user, assistant, user ... in turn."
+            )
     return tuple(
         {"role": role, "content": _text(one["content"], place)}
         for role, one in zip(roles, messages)

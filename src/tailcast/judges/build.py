@@ -1,7 +1,7 @@
 """From a judge's specification to the judge.
 
 refusal                   hit when the completion holds no refusal phrase
-agreement, no-doubt       of the shipped behaviours, see :mod:`tailcast.judges.behaviours`
+agreement, compliance, no-doubt    phrases, see :mod:`tailcast.judges.behaviours`
 pattern:REGEX             hit when the regular expression is found in the completion
 python:MODULE:FUNCTION    a function (query, completion) -> score in [0, 1] or bool; it may
                           carry an attribute ``settled``, a function (query, completion so
