@@ -135,6 +135,7 @@ def _from_system_prompts(
         build_judge(settings.coherence) if settings.coherence else None,
     )
     target = load()
+    _check_layer(target, layer)
     found = read_contrast(
         target,
         [(one.positive, one.negative) for one in behaviour.system_prompts],
@@ -196,6 +197,7 @@ def _from_pairs(
     positions: Positions = "response", differences: NDArray[np.float64] | None = None,
 ) -> list[SteeringVector]:  # fmt: skip
     """Vectors of the layer that is named, of the best one, or of all."""
+    _check_layer(target, layer)
     if layer == "auto":
         return [
             choose_layer(
@@ -207,6 +209,10 @@ def _from_pairs(
     vectors = as_vectors(target, differences, reading=reading, positions=positions)
     if layer == "all":
         return vectors
-    if int(layer) >= len(vectors):
-        raise ConfigError(f"layer {layer} does not exist: the layers are 0 to {len(vectors) - 1}.")
     return [vectors[int(layer)]]
+
+
+def _check_layer(target: HuggingFaceTarget, layer: str) -> None:
+    """Refuse a layer that the model does not have."""
+    if layer.isdecimal() and int(layer) >= target.depth:
+        raise ConfigError(f"layer {layer} does not exist: the layers are 0 to {target.depth - 1}.")
