@@ -42,5 +42,6 @@ bench: setup
 	$(BIN)/python benchmarks/rare.py
 	$(BIN)/python benchmarks/weights.py
 	$(BIN)/python benchmarks/forecast.py
+	$(BIN)/python benchmarks/behaviours.py
 
 check: lint type test

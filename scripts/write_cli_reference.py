@@ -25,6 +25,8 @@ VERBS = (
     "compare",
     "analyse forecast",
     "export",
+    "behaviours",
+    "query-sets",
 )
 
 

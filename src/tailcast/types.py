@@ -113,7 +113,8 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
 
     judge: str = Field(
         "refusal",
-        description="refusal, pattern:REGEX, python:MODULE:FUNCTION, a judge model (strongreject, "
+        description="refusal, agreement, compliance, no-doubt, pattern:REGEX, "
+        "python:MODULE:FUNCTION, inspect:SCORER, a judge model (strongreject, "
         "strongreject-rubric, harmbench, llama-guard, wildguard, classifier), a .toml file, or "
         "inspect:SCORER.",
     )
