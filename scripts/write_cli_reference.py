@@ -9,9 +9,27 @@ from tailcast.cli.main import app
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 VERBS = (
-    "run", "estimate", "steer", "plan", "show", "explain", "demo", "label", "calibrate-judge",
-    "analyse repeated", "analyse deployment", "analyse sensitivity", "compare", "paraphrase",
-)  # fmt: skip
+    "run",
+    "estimate",
+    "steer",
+    "plan",
+    "show",
+    "explain",
+    "report",
+    "plot",
+    "demo",
+    "label",
+    "calibrate-judge",
+    "analyse repeated",
+    "analyse deployment",
+    "analyse sensitivity",
+    "compare",
+    "analyse forecast",
+    "paraphrase",
+    "export",
+    "behaviours",
+    "query-sets",
+)
 
 
 def reference() -> str:

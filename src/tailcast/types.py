@@ -3,7 +3,6 @@
 Arrays are NumPy; nothing here imports torch, opens a file or draws a number.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -47,22 +46,18 @@ class Query:
         id: Name of the query, unique in its set.
         messages: Chat messages, each {"role", "content"}; the last one is the user's.
         tags: Free labels, for example the category; "base:NAME" names the base query.
+        target: Right answers, for judges that compare with them.
     """
 
     id: str
     messages: tuple[dict[str, str], ...]
     tags: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
         """Content of the last message."""
         return self.messages[-1]["content"]
-
-    @property
-    def base(self) -> str:
-        """The query that this is a paraphrase of, by its tag, or its id up to the last / or #."""
-        named = [tag.removeprefix("base:") for tag in self.tags if tag.startswith("base:")]
-        return named[0] if named else re.split("[/#][^/#]*$", self.id)[0] or self.id
 
     @classmethod
     def user(cls, id: str, prompt: str, tags: tuple[str, ...] = ()) -> "Query":
@@ -118,8 +113,10 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
 
     judge: str = Field(
         "refusal",
-        description="refusal, pattern:REGEX, python:MODULE:FUNCTION, a judge model (strongreject, "
-        "strongreject-rubric, harmbench, llama-guard, wildguard, classifier), or a .toml file.",
+        description="refusal, agreement, compliance, no-doubt, pattern:REGEX, "
+        "python:MODULE:FUNCTION, inspect:SCORER, a judge model (strongreject, "
+        "strongreject-rubric, harmbench, llama-guard, wildguard, classifier), a .toml file, or "
+        "inspect:SCORER.",
     )
     threshold: float | None = Field(
         None, gt=0, le=1, description="A hit is a score of at least this; the judge's own if none."
@@ -142,6 +139,11 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
     )
     screen_share: float = Field(0.05, gt=0, le=1, description="That share.")
     judge_label: str | None = Field(None, description="Label of judge classifier that is a hit.")
+    judge_hit: str | None = Field(
+        None,
+        description="Values of an Inspect scorer that are hits: incorrect, correct, a value such "
+        "as I, or a comparison such as '>= 0.5'; see docs/inspect.md.",
+    )
     judge_workers: int = Field(16, ge=1, description="Requests to it under way at one time.")
     judge_rate: float | None = Field(None, gt=0, description="Requests a second, at most.")
     judge_calls: int | None = Field(

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tailcast.analysis.measured import base_query
 from tailcast.analysis.risks import QueryRisk
 from tailcast.analysis.runs import Run
 from tailcast.analysis.worlds import draws_without_hit
 from tailcast.data import load_queries
 from tailcast.errors import ConfigError, DataError, MissingExtra
 from tailcast.stats.nested import STEP, NestedFit, NestedPart, draw_nested, fit_nested, nested_grid
-from tailcast.types import Query
 
 __all__ = ["BaseQuery", "Decades", "Sensitivity", "bases_of", "likelihood", "sensitivity"]
 
@@ -107,10 +107,10 @@ def bases_of(run: Run) -> list[str]:
     """
     try:
         source, column = str(run.config.get("queries", "")), run.config.get("column")
-        found = {one.id: one.base for one in load_queries(source, column=column)}
+        tags = {one.id: one.tags for one in load_queries(source, column=column)}
     except (DataError, MissingExtra):
-        found = {}
-    return [found.get(id) or Query.user(id, "").base for id in run.query_ids]
+        tags = {}
+    return [base_query(id, tags.get(id, ())) for id in run.query_ids]
 
 
 def sensitivity(

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from tailcast.cli.analyse_forecast import forecast
 from tailcast.cli.analyse_view import show_deployment, show_repeated
 from tailcast.cli.sensitivity import sensitivity
 
@@ -14,6 +15,7 @@ analyse = App(
     name="analyse", help="From the estimates of finished runs to decisions.",
     help_format="plaintext", result_action="return_value",
 )  # fmt: skip
+analyse.command(forecast)
 analyse.command(sensitivity)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON lines.")]

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from tailcast.data import read_rows
 from tailcast.errors import DataError, StoreError
 from tailcast.pipeline.completions import DRAWN, LAWS, TARGET, Completion, Judged, read_judged
+from tailcast.rows import read_rows
 from tailcast.stats import inclusion_probabilities, mean_shares, systematic_sample
 from tailcast.store import RunStore
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tailcast.analysis.measured import base_query
 from tailcast.analysis.wordings import Wording, changes, sift
 from tailcast.data import load_queries
 from tailcast.errors import ConfigError, ModelError
@@ -99,7 +100,7 @@ def reword_file(
     if out.suffix != ".jsonl":
         raise ConfigError(f"--out {out} must end in .jsonl.")
     queries = load_queries(source)
-    there = {one.base for one in load_queries(out)} if out.exists() else set()
+    there = {base_query(one.id, one.tags) for one in load_queries(out)} if out.exists() else set()
     out.parent.mkdir(parents=True, exist_ok=True)
     found = []
     for query in queries:

@@ -32,6 +32,13 @@ def plot_wordings(run: Run, bases: Sequence[str], found: Sensitivity, path: Path
         raise MissingExtra("matplotlib", "plot", "a picture") from error
     figure = Figure(figsize=(max(4.5, 0.9 * len(found.bases) + 2), 4.2), layout="constrained")
     axes = figure.subplots()
+    for mark, fill, colour, label in (
+        ("o", "full", "C0", "paraphrase"), ("D", "full", "C1", "own wording"),
+        ("v", "none", "C0", "no hit: upper end"),
+    ):  # fmt: skip
+        axes.plot([], [], mark, fillstyle=fill, color=colour, markersize=5, label=label)
+    axes.plot([], [], color="0.75", linewidth=5, label="typical")
+    axes.legend(fontsize=7, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     floor = min(one.ci_low or one.p or one.ceiling for one in run.risks) / 3
     for column, base in enumerate(found.bases):
         mine = [one for one, name in zip(run.risks, bases, strict=True) if name == base.base]
