@@ -255,7 +255,7 @@ def test_a_base_is_named_by_a_column_a_tag_or_the_id(tmp_path):
     (tmp_path / "q.csv").write_text("id,prompt,base,category\nx,one,first,mild\ny/2,two,,mild\n")
     one, two = load_queries(tmp_path / "q.csv")
     assert [base_query(each.id, each.tags) for each in (one, two)] == ["first", "y"]
-    assert one.tags == ("mild", "base:first") and two.tags == ()
+    assert one.tags == ("mild", "base:first") and two.tags == ("mild",)
 
 
 def test_the_verb_prints_and_draws_a_run(capsys, tmp_path):
