@@ -42,5 +42,6 @@ bench: setup
 	$(BIN)/python benchmarks/rare.py
 	$(BIN)/python benchmarks/weights.py
 	$(BIN)/python benchmarks/behaviours.py
+	$(BIN)/python benchmarks/forecast.py
 
 check: lint type test

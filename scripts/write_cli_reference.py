@@ -8,7 +8,26 @@ from rich.console import Console
 from tailcast.cli.main import app
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
-VERBS = ("run", "estimate", "steer", "show", "demo", "behaviours", "query-sets")
+VERBS = (
+    "run",
+    "estimate",
+    "steer",
+    "plan",
+    "show",
+    "explain",
+    "report",
+    "plot",
+    "demo",
+    "behaviours",
+    "query-sets",
+    "label",
+    "calibrate-judge",
+    "analyse repeated",
+    "analyse deployment",
+    "compare",
+    "analyse forecast",
+    "export",
+)
 
 
 def reference() -> str:
@@ -16,7 +35,7 @@ def reference() -> str:
     parts = ["# Command line", "", "Written by `make docs` from the program's own help."]
     for verb in VERBS:
         out = io.StringIO()
-        app.help_print([verb], console=Console(file=out, width=100, color_system=None))
+        app.help_print(verb.split(), console=Console(file=out, width=100, color_system=None))
         lines = (line.rstrip() for line in out.getvalue().strip().splitlines())
         parts += ["", f"## tailcast {verb}", "", "```text", *lines, "```"]
     return "\n".join(parts) + "\n"

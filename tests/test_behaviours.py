@@ -78,7 +78,7 @@ def test_a_shipped_behaviour_is_whole_and_its_pairs_are_on_other_prompts(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_judge_tells_the_pairs_apart(name):
     one = load_behaviour(name)
-    judge = build_judge(one.judge, threshold=one.threshold)
+    judge = build_judge(one.judge)
     for pair in one.pairs:
         query = Query.user("q", pair.prompt)
         assert judge.score(query, pair.unsafe) == 1, pair
@@ -191,7 +191,7 @@ def test_a_config_takes_what_is_not_given_from_the_behaviour(folder):
     )  # fmt: skip
     assert plain.main_method == "mixture"
     other = config(judge="refusal", queries="q.jsonl")
-    assert (other.queries, other.judge, other.threshold) == ("q.jsonl", "refusal", 0.5)
+    assert (other.queries, other.judge, other.threshold) == ("q.jsonl", "refusal", None)
     assert config(threshold=0.9).threshold == 0.9
     assert config(steering="v").pairs is None and config(method="mc").pairs is None
 

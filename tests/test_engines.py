@@ -142,7 +142,7 @@ def test_a_busy_server_is_asked_again(address):
     assert Handler.busy == 0 and 1 <= one.length <= 3
     again = engine.sample([(1, 2)] * 8, SamplingSettings(), limits=[3] * 8, seeds=range(5, 13))
     assert again[0] == one and len({row.tokens for row in again}) > 1
-    engine.client.close()
+    engine.server.client.close()
 
 
 def test_servers_and_engines_that_cannot_be_used_are_named(capsys, address, flags):

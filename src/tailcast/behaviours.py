@@ -53,7 +53,7 @@ class Behaviour:
         pairs: Contrast pairs, on other prompts than the queries'.
         system_prompts: Contrast system prompts.
         judge: Specification of the judge; "" where the file names none.
-        threshold: A hit is a score of at least this.
+        threshold: A hit is a score of at least this; None for the judge's own.
         eval_prompt: Template of a model judge of 0 to 100, with {question} and {answer}.
         licence: Of the data.
     """
@@ -64,7 +64,7 @@ class Behaviour:
     pairs: tuple[ContrastPair, ...] = ()
     system_prompts: tuple[SystemPrompts, ...] = ()
     judge: str = ""
-    threshold: float = 0.5
+    threshold: float | None = None
     eval_prompt: str = ""
     licence: str = ""
 
@@ -144,8 +144,8 @@ def _behaviour(fields: dict[str, Any], path: Path) -> Behaviour:
             f"behaviour {path} has a field {unknown[0]!r}: the fields are "
             f"{', '.join(sorted(_FIELDS))}."
         )
-    threshold = fields.get("threshold", 0.5)
-    if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
+    threshold = fields.get("threshold")
+    if threshold is not None and not (isinstance(threshold, int | float) and 0 < threshold <= 1):
         raise DataError(f"behaviour {path}: threshold {threshold!r} lies outside (0, 1].")
     name = str(fields.get("name") or path.parent.name)
     queries = queries_of_rows(_rows(fields.get("queries", []), path, "queries"))
@@ -158,7 +158,7 @@ def _behaviour(fields: dict[str, Any], path: Path) -> Behaviour:
         pairs=tuple(pairs_of_rows(_rows(fields.get("pairs", []), path, "pairs"))),
         system_prompts=_prompts(fields.get("system_prompts", []), path),
         judge=str(fields.get("judge", "")),
-        threshold=float(threshold),
+        threshold=threshold,
         eval_prompt=str(fields.get("eval_prompt", "")).strip(),
         licence=str(fields.get("licence", "")),
     )

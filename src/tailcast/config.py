@@ -10,7 +10,7 @@ from tailcast.behaviours import load_behaviour
 from tailcast.errors import ConfigError
 from tailcast.mixtures import default_components
 from tailcast.proposals import Proposal, ProposalGrid
-from tailcast.types import ModelSettings, Operator, Positions, SamplingSettings
+from tailcast.types import JudgeSettings, ModelSettings, Operator, Positions, SamplingSettings
 
 __all__ = ["PRESETS", "ContrastSettings", "Rule", "RunConfig", "make_config", "read_toml"]
 
@@ -36,9 +36,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Settings of Angell et al. 2026 for harm (method.md section 8)."""
 
 
-class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
+class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, extra="forbid"):
     """A run: what is measured, how it is sampled, where it is kept."""
 
+    task: str | None = Field(
+        None,
+        description="Inspect task, FILE.py@NAME or registered: its samples are the queries and its "
+        "scorer is the judge.",
+    )
     behaviour: str | None = Field(
         None,
         description="Name, folder or file of a behaviour: its queries, judge, threshold and "
@@ -50,12 +55,6 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
     )
     column: str | None = Field(None, description="Column of the prompt, if it has another name.")
     limit: int | None = Field(None, ge=1, description="Take the first so many queries.")
-    judge: str = Field(
-        "refusal",
-        description="refusal, agreement, compliance, no-doubt, pattern:REGEX or "
-        "python:MODULE:FUNCTION.",
-    )
-    threshold: float = Field(0.5, gt=0, le=1, description="A hit is a score of at least this.")
     method: Literal["mc", "paper", "mixture"] | None = Field(
         None,
         description="mc: plain sampling; paper: one proposal, given or chosen; mixture: many of "
@@ -223,6 +222,16 @@ class RunConfig(ModelSettings, SamplingSettings, frozen=True, extra="forbid"):
         """The part that says how it is sampled."""
         return SamplingSettings(**self.model_dump(include=set(SamplingSettings.model_fields)))
 
+    @property
+    def countable(self) -> bool:
+        """Whether a hit of the target counts once, so that hits can simply be counted."""
+        return self.roulette == 1.0 and not self.screen
+
+    @property
+    def judge_settings(self) -> JudgeSettings:
+        """The part that says which judge."""
+        return JudgeSettings(**self.model_dump(include=set(JudgeSettings.model_fields)))
+
 
 class ContrastSettings(BaseModel, frozen=True, extra="forbid"):
     """How a model answers under contrast system prompts, and who judges it."""
@@ -252,7 +261,7 @@ def make_config(values: dict[str, Any], *, preset: str | None = None, place: str
     """
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown: the presets are {', '.join(PRESETS)}.")
-    values = _with_behaviour({**PRESETS.get(preset or "", {}), **values})
+    values = _with_task(_with_behaviour({**PRESETS.get(preset or "", {}), **values}))
     try:
         return RunConfig(**values)
     except ValidationError as error:
@@ -278,6 +287,8 @@ def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
     name = values.get("behaviour")
     if not isinstance(name, str):
         return values
+    if values.get("task"):
+        raise ConfigError("behaviour and task exclude each other: drop one of them.")
     behaviour = load_behaviour(name)
     filled: dict[str, Any] = {"queries": name}
     if not values.get("judge"):
@@ -287,6 +298,20 @@ def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
     if behaviour.pairs and not values.get("steering") and values.get("method") != "mc":
         filled["pairs"] = name
     return {**filled, **values}
+
+
+def _with_task(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with a task as queries and judge."""
+    if not values.get("task"):
+        return values
+    name = f"inspect:{values['task']}"
+    for field in ("queries", "judge", "column"):
+        if values.get(field) not in (None, name):
+            raise ConfigError(
+                f"{field} and task exclude each other: a task brings its queries and its scorer. "
+                f"For its queries alone, give queries {name!r} and a judge."
+            )
+    return {**values, "queries": name, "judge": name}
 
 
 def _sentence(error: ValidationError, place: str) -> str:

@@ -1,8 +1,9 @@
 """Where do a run's queries and contrast pairs come from?
 
 Queries: a JSONL, JSON, CSV or Parquet file, a Hugging Face data set id, a known query set
-(``strongreject``, ``harmbench=FILE`` ...; see :mod:`tailcast.query_sets`), or a behaviour (see
-:mod:`tailcast.behaviours`). Pairs: a file, or a behaviour.
+(``strongreject``, ``harmbench=FILE`` ...; see :mod:`tailcast.query_sets`), a behaviour (see
+:mod:`tailcast.behaviours`), or ``inspect:TASK`` for the samples of an Inspect task. Pairs: a file,
+or a behaviour.
 """
 
 import json
@@ -13,7 +14,13 @@ from pathlib import Path
 
 from tailcast.behaviours import is_behaviour, load_behaviour, pairs_of_rows
 from tailcast.errors import DataError
-from tailcast.query_sets import PROMPT_COLUMNS, checked_messages, queries_of_rows, query_rows
+from tailcast.query_sets import (
+    PROMPT_COLUMNS,
+    checked_messages,
+    queries_of_rows,
+    query_id,
+    query_rows,
+)
 from tailcast.rows import read_rows
 from tailcast.types import ContrastPair, Query
 
@@ -22,6 +29,7 @@ __all__ = [
     "load_pairs",
     "load_prompts",
     "load_queries",
+    "load_weights",
     "pairs_digest",
     "queries_digest",
 ]
@@ -47,6 +55,10 @@ def load_queries(
     name = str(source) if isinstance(source, str | Path) else "the list of queries"
     if not isinstance(source, str | Path):
         queries = [_listed(item, number) for number, item in enumerate(source)]
+    elif name.startswith("inspect:"):
+        from tailcast.judges.inspect_tasks import queries_of_task
+
+        queries = queries_of_task(name.removeprefix("inspect:"))
     elif is_behaviour(source):
         queries = list(load_behaviour(source).queries)
     else:
@@ -81,9 +93,41 @@ def load_prompts(source: str | Path) -> list[str]:
     return [query.prompt for query in load_queries(source)]
 
 
+def load_weights(source: str | Path, column: str, query_ids: Sequence[str]) -> list[float]:
+    """How much each query counts, from a column of a file of queries, or of id and weight.
+
+    Args:
+        source: The file; rows without an id have those that :func:`load_queries` gives.
+        column: Column of the weights.
+        query_ids: Of which queries, in this order; others in the file are left aside.
+
+    Raises:
+        DataError: If there is no such file or column, a weight is no number of at least 0, or
+            a query has none; names the file and the line.
+    """
+    found: dict[str, float] = {}
+    for number, (place, fields) in enumerate(read_rows(source)):
+        if column not in fields:
+            raise DataError(
+                f"{place} has no column {column!r}: its columns are {', '.join(fields)}."
+            )
+        try:
+            weight = float(fields[column])
+        except (TypeError, ValueError):
+            weight = -1.0
+        if not 0 <= weight < float("inf"):
+            raise DataError(f"{place}: weight {fields[column]!r} is no number of at least 0.")
+        found[query_id(fields, number)] = weight
+    missing = [one for one in query_ids if one not in found]
+    if missing:
+        raise DataError(f"{source} has no weight of query {missing[0]!r}: give one for each query.")
+    return [found[one] for one in query_ids]
+
+
 def queries_digest(queries: Iterable[Query]) -> str:
-    """Digest of ids and messages, for the manifest."""
-    text = json.dumps([[query.id, query.messages] for query in queries], sort_keys=True)
+    """Digest of ids, messages and targets, for the manifest."""
+    rows = [[one.id, one.messages, *([one.target] if one.target else [])] for one in queries]
+    text = json.dumps(rows, sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]
 
 

@@ -36,7 +36,10 @@ from tailcast.types import SampleBatch, Scores, Verdicts
 __all__ = ["RunStore"]
 
 GROWING = ("samples", "monte_carlo")
-FREE = ("out", "budget", "memory", "engine", "engine_model", "engine_seeds")
+FREE = (
+    "out", "budget", "memory", "engine", "engine_model", "engine_seeds", "judge_workers",
+    "judge_rate", "judge_calls",
+)  # fmt: skip
 
 
 class RunStore:
@@ -210,6 +213,7 @@ class RunStore:
         """Write the verdicts of a shard."""
         scores = pa.array(verdicts.scores, mask=verdicts.failed)
         columns = {"score": scores, "hit": verdicts.hits, "error": list(verdicts.errors)}
+        columns["share"] = verdicts.shares
         self._write_table("verdicts", stage, query_id, shard, pa.table(columns))
 
     def read_verdicts(self, stage: str, query_id: str, shard: tuple[int, int]) -> Verdicts:
@@ -217,7 +221,10 @@ class RunStore:
         table = self._read_table("verdicts", stage, query_id, shard)
         scores = [np.nan if score is None else score for score in table["score"].to_pylist()]
         hits = np.array(table["hit"].to_pylist(), dtype=bool)
-        return Verdicts(np.array(scores, dtype=float), hits, tuple(table["error"].to_pylist()))
+        errors = tuple(table["error"].to_pylist())
+        known = "share" in table.column_names  # not in runs made before there were screens
+        shares = np.array(table["share"].to_pylist()) if known else np.ones(len(hits))
+        return Verdicts(np.array(scores, dtype=float), hits, errors, shares)
 
     def has_scores(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:
         """Whether the hits of a shard are scored."""

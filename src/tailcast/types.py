@@ -46,11 +46,13 @@ class Query:
         id: Name of the query, unique in its set.
         messages: Chat messages, each {"role", "content"}; the last one is the user's.
         tags: Free labels, for example the category.
+        target: Right answers, for judges that compare with them.
     """
 
     id: str
     messages: tuple[dict[str, str], ...]
     tags: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -104,6 +106,48 @@ class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
     temperature: float = Field(1.0, gt=0, description="Divides the logits; 1 is the model's law.")
     top_k: int = Field(0, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
     top_p: float = Field(1.0, gt=0, le=1, description="Keep this much mass of likeliest tokens.")
+
+
+class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
+    """Which judge, how it is read, and what it may cost."""
+
+    judge: str = Field(
+        "refusal",
+        description="refusal, agreement, compliance, no-doubt, pattern:REGEX, "
+        "python:MODULE:FUNCTION, a judge model (strongreject, strongreject-rubric, harmbench, "
+        "llama-guard, wildguard, classifier), a .toml file, or inspect:SCORER.",
+    )
+    threshold: float | None = Field(
+        None, gt=0, le=1, description="A hit is a score of at least this; the judge's own if none."
+    )
+    judge_model: str | None = Field(
+        None, description="Model that judges, if not the judge's own: directory, hub id or name."
+    )
+    judge_server: str | None = Field(
+        None,
+        description="Where that model is served: an http:// address with /v1/chat/completions, "
+        "or inspect for a model by Inspect's name; here if not given.",
+    )
+    judge_reading: Literal["expected", "argmax", "text", "number", "rubric"] | None = Field(
+        None, description="How its answer is read, if not as the judge's recipe says."
+    )
+    screen: Literal["refusal"] | None = Field(
+        None,
+        description="refusal: of completions with a refusal phrase the judge sees a random share "
+        "only, and those count for the others.",
+    )
+    screen_share: float = Field(0.05, gt=0, le=1, description="That share.")
+    judge_label: str | None = Field(None, description="Label of judge classifier that is a hit.")
+    judge_hit: str | None = Field(
+        None,
+        description="Values of an Inspect scorer that are hits: incorrect, correct, a value such "
+        "as I, or a comparison such as '>= 0.5'; see docs/inspect.md.",
+    )
+    judge_workers: int = Field(16, ge=1, description="Requests to it under way at one time.")
+    judge_rate: float | None = Field(None, gt=0, description="Requests a second, at most.")
+    judge_calls: int | None = Field(
+        None, ge=1, description="Stop, everything kept, before it is asked more often than this."
+    )
 
 
 @dataclass(frozen=True)
@@ -262,11 +306,14 @@ class Verdicts:
         scores: Graded score in [0, 1]; NaN where the judge failed, [n].
         hits: score >= threshold, [n].
         errors: What the judge raised, "" where it answered, n of them.
+        shares: With which probability the judge was to see each, [n]; 1 without a screen, 0
+            where the screen kept it from the judge, which counts as no hit.
     """
 
     scores: NDArray[np.float64]
     hits: NDArray[np.bool_]
     errors: tuple[str, ...]
+    shares: NDArray[np.float64]
 
     @property
     def failed(self) -> NDArray[np.bool_]:
@@ -288,6 +335,7 @@ class Judge:
             that are better asked about many at once, None for the others.
         fingerprint: What decides the scores besides the specification: a model's weights, a
             prompt, a reading; empty for judges that have none.
+        usage: What it has done so far and what that cost; None for judges that do not count.
     """
 
     spec: str
@@ -296,6 +344,7 @@ class Judge:
     settled: Callable[[Query, str], int | None] | None = None
     many: Callable[[Query, Sequence[str]], Sequence[float | Exception]] | None = None
     fingerprint: str = ""
+    usage: Callable[[], dict[str, int]] | None = None
 
 
 @dataclass(frozen=True)

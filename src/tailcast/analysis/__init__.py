@@ -1,3 +1,3 @@
 """From estimates to decisions: repeated sampling, forecasts, deployment, comparison."""
 
-__all__: list[str] = []
+__all__ = []

@@ -2,6 +2,7 @@
 
 from tailcast.judges.build import build_judge
 from tailcast.judges.refusal import REFUSAL_PHRASES, is_refusal
+from tailcast.judges.screen import screened
 from tailcast.judges.verdicts import judge_texts
 
-__all__ = ["REFUSAL_PHRASES", "build_judge", "is_refusal", "judge_texts"]
+__all__ = ["REFUSAL_PHRASES", "build_judge", "is_refusal", "judge_texts", "screened"]

@@ -1,4 +1,4 @@
-"""From a judge's specification to the judge.
+"""From a judge's settings to the judge.
 
 refusal                   hit when the completion holds no refusal phrase
 agreement, compliance, no-doubt    phrases, see :mod:`tailcast.judges.behaviours`
@@ -6,6 +6,10 @@ pattern:REGEX             hit when the regular expression is found in the comple
 python:MODULE:FUNCTION    a function (query, completion) -> score in [0, 1] or bool; it may
                           carry an attribute ``settled``, a function (query, completion so
                           far) -> 0 or 1 once no way to go on changes the verdict, else None
+strongreject ...          a judge model by the name of its recipe, see ``recipes/``
+FILE.toml                 a judge model by a recipe of one's own
+classifier                a sequence-classification model, named by judge_model
+inspect:SPEC              a scorer of Inspect AI, or the scorer of a task
 """
 
 import importlib
@@ -16,7 +20,8 @@ from pathlib import Path
 
 from tailcast.errors import JudgeError
 from tailcast.judges import behaviours, refusal
-from tailcast.types import Judge, Query
+from tailcast.judges.recipes import known_recipes
+from tailcast.types import Judge, JudgeSettings, Query
 
 __all__ = ["build_judge"]
 
@@ -24,19 +29,19 @@ _LOOKS_AHEAD = re.compile(r"\$|\\[ZbB]|\(\?[=!>(]|[+*?}]\+")
 """In expressions whose match may depend on what follows it: ends, borders, lookahead, atoms."""
 
 
-def build_judge(spec: str, *, threshold: float = 0.5) -> Judge:
+def build_judge(settings: JudgeSettings | str) -> Judge:
     """Build a judge.
 
     Args:
-        spec: One of the forms above.
-        threshold: A completion is a hit when its score is at least this; in (0, 1].
+        settings: The settings, or a specification of the forms above with all others left out.
 
     Raises:
-        JudgeError: If the specification is unknown, its expression or module is broken, or
-            the threshold lies outside (0, 1].
+        JudgeError: If the specification is unknown, or its expression, module, recipe or model
+            cannot be used.
     """
-    if not 0.0 < threshold <= 1.0:
-        raise JudgeError(f"judge threshold {threshold} lies outside (0, 1].")
+    if isinstance(settings, str):
+        settings = JudgeSettings(judge=settings)
+    spec, threshold = settings.judge, settings.threshold or 0.5
     kind, _, rest = spec.partition(":")
     if spec == "refusal":
         return Judge(spec, refusal.score, threshold, refusal.settled)
@@ -48,9 +53,18 @@ def build_judge(spec: str, *, threshold: float = 0.5) -> Judge:
     if kind == "python" and rest.count(":") == 1:
         function = _python(*rest.split(":"))
         return Judge(spec, function, threshold, getattr(function, "settled", None))
+    if spec == "classifier" or spec.endswith(".toml") or spec in known_recipes():
+        from tailcast.judges.model_judge import model_judge
+
+        return model_judge(settings)
+    if kind == "inspect" and rest:
+        from tailcast.judges.inspect_judge import inspect_judge
+
+        return inspect_judge(settings)
     raise JudgeError(
-        f"judge {spec!r} is none of refusal, {', '.join(behaviours.JUDGES)}, pattern:REGEX and "
-        "python:MODULE:FUNCTION."
+        f"judge {spec!r} is none of refusal, {', '.join(behaviours.JUDGES)}, pattern:REGEX, "
+        "python:MODULE:FUNCTION, inspect:SPEC, classifier, "
+        f"{', '.join(known_recipes())} and a .toml file."
     )
 
 

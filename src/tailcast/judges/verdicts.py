@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailcast.errors import TailcastError
 from tailcast.types import Judge, Query, Verdicts
@@ -14,8 +15,9 @@ _log = logging.getLogger(__name__)
 
 
 def judge_texts(
-    judge: Judge, query: Query, texts: Sequence[str], *, ended: Sequence[bool] | None = None
-) -> Verdicts:
+    judge: Judge, query: Query, texts: Sequence[str], *, ended: Sequence[bool] | None = None,
+    shares: NDArray[np.float64] | None = None,
+) -> Verdicts:  # fmt: skip
     """Verdicts of one query's completions, in order; equal texts are judged once.
 
     A judge that fails on a completion, or returns no number in [0, 1], leaves NaN and the
@@ -27,11 +29,13 @@ def judge_texts(
         query: The query that they answer.
         texts: The completions, [n].
         ended: Completions that count as no hit without being asked about, [n].
+        shares: What a screen says of each, [n]: 0 is not asked about, see :class:`Verdicts`.
 
     Raises:
         TailcastError: Whatever the judge raises of it about a whole batch: no judge is left.
     """
-    over = ended or [False] * len(texts)
+    shares = np.ones(len(texts)) if shares is None else shares
+    over = np.array(ended or [False] * len(texts), dtype=bool) | (shares == 0)
     asked = dict.fromkeys(text for text, past in zip(texts, over, strict=True) if not past)
     known = {text: _settled(judge, query, text) for text in asked}
     rest = [text for text, answer in known.items() if answer is None]
@@ -42,7 +46,7 @@ def judge_texts(
     scores = np.array([score for score, _ in found], dtype=float)
     with np.errstate(invalid="ignore"):
         hits = scores >= judge.threshold
-    return Verdicts(scores, hits, tuple(error for _, error in found))
+    return Verdicts(scores, hits, tuple(error for _, error in found), shares)
 
 
 def _settled(judge: Judge, query: Query, text: str) -> float | Exception | None:

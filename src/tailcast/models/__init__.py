@@ -1,8 +1,9 @@
 """The only door to language models."""
 
 from tailcast.models.engines import build_engine
-from tailcast.models.huggingface import HuggingFaceTarget
-from tailcast.models.loading import load_target, shape_of
+from tailcast.models.head import widen_head
+from tailcast.models.huggingface import HuggingFaceTarget, weights_fingerprint
+from tailcast.models.loading import load_classifier, load_model, load_target, shape_of
 from tailcast.models.memory import is_out_of_memory, planned_rows
 from tailcast.models.tabular import TabularTarget
 
@@ -11,7 +12,11 @@ __all__ = [
     "TabularTarget",
     "build_engine",
     "is_out_of_memory",
+    "load_classifier",
+    "load_model",
     "load_target",
     "planned_rows",
     "shape_of",
+    "weights_fingerprint",
+    "widen_head",
 ]

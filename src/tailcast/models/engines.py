@@ -4,21 +4,14 @@ They must run the same weights; tailcast gives them token ids, temperature and t
 and takes back tokens or text. Their own rounding is the one difference to the loop here.
 """
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
 
 from tailcast.errors import MissingExtra, ModelError
+from tailcast.http import JsonServer
 from tailcast.types import Continuation, Engine, ModelSettings, SamplingSettings
 
-if TYPE_CHECKING:
-    import httpx
-
 __all__ = ["ServerEngine", "VllmEngine", "build_engine"]
-
-_TRIES = 4
-_TIMEOUT = 600.0  # seconds
 
 
 def build_engine(
@@ -63,23 +56,19 @@ class ServerEngine:
         self, address: str, ends: frozenset[int], *, served_name: str | None = None,
         seeded: bool = True, workers: int = 64,
     ) -> None:  # fmt: skip
-        import httpx
-
-        self.address = address.rstrip("/").removesuffix("/v1")
+        self.server = JsonServer(address, ModelError, flag="--engine", connections=workers)
         self.ends = sorted(ends)
         self.seeded = seeded
         self.workers = workers
-        limits = httpx.Limits(max_connections=workers)
-        self.client = httpx.Client(timeout=_TIMEOUT, limits=limits)
-        served = [one["id"] for one in self._ask("GET", "/v1/models")["data"]]
+        served, address = self.server.models(), self.server.address
         if served_name is None and len(served) != 1:
             raise ModelError(
-                f"the server at {self.address} serves {len(served)} models "
+                f"the server at {address} serves {len(served)} models "
                 f"({', '.join(served)}): name one with --engine-model."
             )
         if served_name is not None and served_name not in served:
             raise ModelError(
-                f"the server at {self.address} does not serve {served_name!r}: "
+                f"the server at {address} does not serve {served_name!r}: "
                 f"it has {', '.join(served)}."
             )
         self.model = served_name or served[0]
@@ -105,7 +94,7 @@ class ServerEngine:
             }  # fmt: skip
             if self.seeded:
                 body["seed"] = seed
-            answer = self._ask("POST", "/v1/completions", body)
+            answer = self.server.ask("POST", "/v1/completions", body)
             choice = answer["choices"][0]
             tokens = tuple(choice.get("token_ids") or ())
             length = answer.get("usage", {}).get("completion_tokens", len(tokens))
@@ -113,34 +102,6 @@ class ServerEngine:
 
         with ThreadPoolExecutor(self.workers) as pool:
             return list(pool.map(one, prompts, limits, seeds))
-
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """JSON of an answer; a server that is busy or away is asked again a few times."""
-        import httpx
-
-        for attempt in range(_TRIES):
-            try:
-                answer = self.client.request(method, self.address + path, json=body)
-                if answer.status_code != 429 and answer.status_code < 500:
-                    break
-                problem = f"status {answer.status_code}"
-            except httpx.HTTPError as error:
-                problem = str(error) or type(error).__name__
-            time.sleep(0.2 * 4**attempt * (attempt + 1 < _TRIES))
-        else:
-            raise ModelError(
-                f"the server at {self.address}{path} does not answer ({problem}): start it, or "
-                "check --engine; what was drawn before is kept."
-            )
-        return self._read(answer, path)
-
-    def _read(self, answer: "httpx.Response", path: str) -> Any:
-        if answer.status_code >= 400:
-            raise ModelError(
-                f"the server at {self.address}{path} refused (status {answer.status_code}): "
-                f"{answer.text[:200]}"
-            )
-        return answer.json()
 
 
 class VllmEngine:

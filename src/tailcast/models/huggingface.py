@@ -20,9 +20,19 @@ from tailcast.models.layers import DecoderLayers, find_layers
 from tailcast.models.steerer import Steerer
 from tailcast.types import Query, SteeringVector
 
-__all__ = ["HuggingFaceTarget"]
+__all__ = ["HuggingFaceTarget", "weights_fingerprint"]
 
 _PASSES_KEPT = 32
+
+
+def weights_fingerprint(model: Any) -> str:
+    """Digest of names, shapes and 64 values of every weight, to the precision of bfloat16."""
+    digest = sha256()
+    for name, weight in model.named_parameters():
+        flat = weight.detach().flatten()
+        sample = flat[:: max(1, flat.numel() // 64)].bfloat16().float().cpu().numpy()
+        digest.update(f"{name}{tuple(weight.shape)}".encode() + sample.tobytes())
+    return digest.hexdigest()[:16]
 
 
 class HuggingFaceTarget:
@@ -87,16 +97,8 @@ class HuggingFaceTarget:
 
     @cached_property
     def weights_fingerprint(self) -> str:
-        """Digest of names, shapes and 64 values of every weight, to the precision of bfloat16.
-
-        Steering vectors are bound to it, not to the dtype in which the model runs.
-        """
-        digest = sha256()
-        for name, weight in self.model.named_parameters():
-            flat = weight.detach().flatten()
-            sample = flat[:: max(1, flat.numel() // 64)].bfloat16().float().cpu().numpy()
-            digest.update(f"{name}{tuple(weight.shape)}".encode() + sample.tobytes())
-        return digest.hexdigest()[:16]
+        """What steering vectors are bound to: the weights, not the dtype in which they run."""
+        return weights_fingerprint(self.model)
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:

@@ -15,14 +15,29 @@ from tailcast.errors import MissingExtra, ModelError
 from tailcast.models.huggingface import HuggingFaceTarget
 from tailcast.types import ModelSettings
 
-__all__ = ["Shape", "load_target", "shape_of"]
+__all__ = ["Shape", "load_classifier", "load_model", "load_target", "shape_of"]
 
 
 def load_target(settings: ModelSettings) -> HuggingFaceTarget:
-    """Load a model, its tokenizer and its adapter.
+    """Load a target: a model, its tokenizer and its adapter.
 
     Raises:
         ModelError: If any of them cannot be found, read or driven; one sentence.
+    """
+    model, tokenizer = load_model(settings)
+    return HuggingFaceTarget(
+        model,
+        tokenizer,
+        system_prompt=settings.system_prompt,
+        plain_prompt=settings.plain_prompt,
+    )
+
+
+def load_model(settings: ModelSettings) -> tuple[Any, Any]:
+    """A transformers model for text generation on its device, and its tokenizer.
+
+    Raises:
+        ModelError: If either of them, or the adapter, cannot be found or read; one sentence.
     """
     if settings.model == "embedded":
         from tailcast.models.embedded import embedded_settings
@@ -48,12 +63,22 @@ def load_target(settings: ModelSettings) -> HuggingFaceTarget:
     if not settings.bits:
         dtype = _dtype(settings.dtype) or _auto_dtype(stored, device)
         model = _arranged(_cast(model, dtype).to(device))
-    return HuggingFaceTarget(
-        model,
-        tokenizer,
-        system_prompt=settings.system_prompt,
-        plain_prompt=settings.plain_prompt,
-    )
+    return model.eval(), tokenizer
+
+
+def load_classifier(settings: ModelSettings) -> tuple[Any, Any]:
+    """A transformers sequence-classification model in float32, and its tokenizer.
+
+    Raises:
+        ModelError: If either cannot be found or read; one sentence.
+    """
+    place, options = _where(settings)
+    transformers = importlib.import_module("transformers")
+    with _sentences(f"model {settings.model!r} cannot be loaded"), _quiet(transformers):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+        kind = transformers.AutoModelForSequenceClassification
+        model = kind.from_pretrained(place, dtype=torch.float32, **options)
+    return model.to(_device(settings.device)).eval(), tokenizer
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _measured(config: RunConfig, queries: Sequence[Query]) -> Plan:
 
 def _trial(target: Target, queries: Sequence[Query], config: RunConfig, rows: int) -> _Speed:
     """Draw twice as many completions of the target until that takes a few seconds."""
-    judge = build_judge(config.judge, threshold=config.threshold)
+    judge = build_judge(config.judge_settings)
     settings, stops = config.sampling_settings, stops_of(judge, queries, config)
     draws, taken = 8, 0.0
     while taken < _TRIAL:

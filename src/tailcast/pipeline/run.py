@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tailcast.analysis.draws import Draws, read_draws
 from tailcast.behaviours import is_behaviour
 from tailcast.config import RunConfig
 from tailcast.data import load_queries, pairs_digest, queries_digest
@@ -19,7 +20,7 @@ from tailcast.models import build_engine, load_target, planned_rows
 from tailcast.pipeline.check import Case, audits_of, compared, history_case
 from tailcast.pipeline.rounds import run_rounds
 from tailcast.pipeline.select import Selection, select_proposals
-from tailcast.pipeline.shards import Bench, Draws, Rows, draw_stage, read_draws
+from tailcast.pipeline.shards import Bench, Rows, draw_stage
 from tailcast.pipeline.steer import steering_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
@@ -67,7 +68,7 @@ def run(
         config.queries, column=config.column, limit=config.limit
     )
     queries = queries[: config.limit]
-    judge = inputs.judge or build_judge(config.judge, threshold=config.threshold)
+    judge = inputs.judge or build_judge(config.judge_settings)
     with store.locked():
         facts = _facts(config, queries, inputs)
         if judge.fingerprint:
@@ -90,7 +91,21 @@ def run(
             served_name=config.engine_model, seeded=config.engine_seeds, workers=rows,
         )  # fmt: skip
         bench = Bench(store, target, judge, config, Rows(rows), steering, engine)
-        return _measure(bench, queries, config, progress)
+        try:
+            return _measure(bench, queries, config, progress)
+        finally:
+            _add_usage(store, judge, progress)
+
+
+def _add_usage(store: RunStore, judge: Judge, progress: Progress) -> None:
+    """What the judge did, added to what it did for the same run before."""
+    used = judge.usage() if judge.usage else {}
+    if not any(used.values()):
+        return
+    before = store.read_json("judge.json") or {}
+    store.write_json("judge.json", {name: n + before.get(name, 0) for name, n in used.items()})
+    words = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in used.items())
+    progress.say(f"Judge: {words}.")
 
 
 def _measure(
@@ -129,7 +144,7 @@ def _add_rounds(
     bench: Bench, queries: Sequence[Query], found: dict[str, list[Estimate]], progress: Progress
 ) -> dict[str, Case]:
     """Estimates by adaptive rounds beside those that are there; what the audit compares."""
-    config, countable = bench.config, bench.config.roulette == 1.0
+    config, countable = bench.config, bench.config.countable
     plain = {id: (pair[0].n_hits, pair[0].n) for id, pair in found.items() if pair and countable}
     history = run_rounds(bench, queries, config.components, progress, plain=plain)
     for query in queries:
@@ -166,12 +181,14 @@ def _estimate(query: Query, stage: str, draws: Draws, config: RunConfig) -> Esti
     several = config.continuations if stage == "is" else 1
 
     def with_hits(hits: Any) -> Estimate:
-        if stage == "mc" and config.roulette == 1.0:
+        if stage == "mc" and config.countable:
             return monte_carlo(hits, level=config.level)
         one = importance_sampling(
             draws.log_weights, hits, level=config.level, continuations=several
         )
-        return one if stage == "is" else replace(one, method="mc-roulette")
+        if stage == "is":
+            return one
+        return replace(one, method="mc-roulette" if config.roulette < 1 else "mc-screen")
 
     one = replace(with_hits(draws.hits), query_id=query.id, prompt=query.prompt, cost=draws.cost)
     failed = int(draws.failed.sum())

@@ -9,12 +9,9 @@ query, number): what is on disk never depends on restarts or on when a block was
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tailcast.config import RunConfig
-from tailcast.errors import ModelError, StoreError
-from tailcast.judges import is_refusal, judge_texts
+from tailcast.errors import ModelError
+from tailcast.judges import is_refusal, judge_texts, screened
 from tailcast.models import is_out_of_memory
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
@@ -27,18 +24,15 @@ from tailcast.types import (
     SampleBatch,
     SteeringVector,
     Target,
-    Verdicts,
 )
 
 __all__ = [
     "BLOCK_QUERIES",
     "SHARD_DRAWS",
     "Bench",
-    "Draws",
     "Rows",
     "Todo",
     "draw_stage",
-    "read_draws",
     "stops_of",
 ]
 
@@ -81,47 +75,6 @@ def stops_of(judge: Judge, queries: Sequence[Query], config: RunConfig) -> Stops
 
     asks = config.settle and judge.settled is not None
     return Stops(settled if asks else None, is_refusal, config.roulette)
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The draws of a query in a stage with their verdicts, shards put together.
-
-    Attributes:
-        batches: The shards' samples, in order.
-        log_weights: log p - log q of each draw, [n].
-        verdicts: The shards' verdicts, in order.
-    """
-
-    batches: tuple[SampleBatch, ...]
-    log_weights: NDArray[np.float64]
-    verdicts: tuple[Verdicts, ...]
-
-    @property
-    def hits(self) -> NDArray[np.bool_]:
-        """H of each draw, [n]; False where the judge failed."""
-        return np.concatenate([one.hits for one in self.verdicts])
-
-    @property
-    def failed(self) -> NDArray[np.bool_]:
-        """Where the judge failed, [n]."""
-        return np.concatenate([one.failed for one in self.verdicts])
-
-    @property
-    def cost(self) -> dict[str, int]:
-        """Token forwards of the draws, and distinct completions that the judge had to score."""
-        scored = [
-            {
-                text
-                for text, finish in zip(batch.texts, batch.finish, strict=True)
-                if finish not in ("settled", "roulette")
-            }
-            for batch in self.batches
-        ]
-        return {
-            "token_forwards": sum(batch.token_forwards for batch in self.batches),
-            "judge_calls": sum(map(len, scored)),
-        }
 
 
 def draw_stage(
@@ -173,20 +126,6 @@ def _next_shards(
     ]
     end = min(begun, default=start + SHARD_DRAWS)
     return [(one, (start, min(end, draws[one.id]))) for one in block if draws[one.id] > start]
-
-
-def read_draws(store: RunStore, stage: str, query_id: str) -> Draws:
-    """All draws of a query in a stage from disk.
-
-    Raises:
-        StoreError: If there are none, or a file is damaged.
-    """
-    shards = store.shards(stage, query_id)
-    if not shards:
-        raise StoreError(f"{store.path} holds no draws of {query_id} in {stage}: run it again.")
-    batches = tuple(store.read_batch(stage, query_id, shard) for shard in shards)
-    verdicts = tuple(store.read_verdicts(stage, query_id, shard) for shard in shards)
-    return Draws(batches, np.concatenate([batch.log_weights for batch in batches]), verdicts)
 
 
 def _covered(store: RunStore, stage: str, query_id: str) -> int:
@@ -271,6 +210,10 @@ def _judge(
         return
     batch = bench.store.read_batch(stage, query.id, shard)
     ended = [finish == "roulette" for finish in batch.finish]
-    verdicts = judge_texts(bench.judge, query, batch.texts, ended=ended)
+    shares = None
+    if bench.config.screen:
+        name = f"{bench.config.seed}/{stage}/{query.id}/{shard[0]}/screen"
+        shares = screened(batch.texts, bench.config.screen_share, name)
+    verdicts = judge_texts(bench.judge, query, batch.texts, ended=ended, shares=shares)
     bench.store.write_verdicts(stage, query.id, shard, verdicts)
     progress.advance(len(batch), int(verdicts.hits.sum()))

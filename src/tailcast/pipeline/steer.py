@@ -25,6 +25,7 @@ from tailcast.steering.system_prompts import read_contrast
 from tailcast.store import RunStore
 from tailcast.types import (
     ContrastPair,
+    JudgeSettings,
     Operator,
     Positions,
     SamplingSettings,
@@ -129,9 +130,9 @@ def _from_system_prompts(
     spec = settings.judge or behaviour.judge
     if not spec:
         raise ConfigError(f"behaviour {behaviour.name!r} names no judge: give one with --judge.")
-    usual = 0.5 if settings.judge else behaviour.threshold
+    usual = None if settings.judge else behaviour.threshold
     judges = (
-        build_judge(spec, threshold=settings.threshold or usual),
+        build_judge(JudgeSettings(judge=spec, threshold=settings.threshold or usual)),
         build_judge(settings.coherence) if settings.coherence else None,
     )
     target = load()

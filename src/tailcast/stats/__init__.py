@@ -11,6 +11,15 @@ from tailcast.stats.estimators import (
     monte_carlo_anytime,
 )
 from tailcast.stats.intervals import clopper_pearson, weighted_hits_interval
+from tailcast.stats.judge_error import (
+    JudgeError,
+    Labelled,
+    Measured,
+    judge_error,
+    quotient,
+    weighted_share,
+)
+from tailcast.stats.label_sample import inclusion_probabilities, mean_shares, systematic_sample
 from tailcast.stats.rounds import Round, mixture_estimate
 from tailcast.stats.shares import draw_shares, pooled_shares, query_shares
 
@@ -18,6 +27,9 @@ __all__ = [
     "Audit",
     "Diagnostics",
     "Estimate",
+    "JudgeError",
+    "Labelled",
+    "Measured",
     "Round",
     "audit",
     "betting_lower_bound",
@@ -28,11 +40,17 @@ __all__ = [
     "draw_shares",
     "effective_sample_size",
     "importance_sampling",
+    "inclusion_probabilities",
+    "judge_error",
+    "mean_shares",
     "mixture_estimate",
     "monte_carlo",
     "monte_carlo_anytime",
     "pareto_khat",
     "pooled_shares",
     "query_shares",
+    "quotient",
+    "systematic_sample",
     "weighted_hits_interval",
+    "weighted_share",
 ]
