@@ -261,7 +261,7 @@ def make_config(values: dict[str, Any], *, preset: str | None = None, place: str
     """
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown: the presets are {', '.join(PRESETS)}.")
-    values = _with_behaviour(_with_task({**PRESETS.get(preset or "", {}), **values}))
+    values = _with_task(_with_behaviour({**PRESETS.get(preset or "", {}), **values}))
     try:
         return RunConfig(**values)
     except ValidationError as error:
@@ -282,6 +282,24 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config {str(path)!r} is not TOML: {error}.") from None
 
 
+def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with what their behaviour has: it serves as its own queries and pairs."""
+    name = values.get("behaviour")
+    if not isinstance(name, str):
+        return values
+    if values.get("task"):
+        raise ConfigError("behaviour and task exclude each other: drop one of them.")
+    behaviour = load_behaviour(name)
+    filled: dict[str, Any] = {"queries": name}
+    if not values.get("judge"):
+        if not behaviour.judge:
+            raise ConfigError(f"behaviour {name!r} names no judge: give one with --judge.")
+        filled |= {"judge": behaviour.judge, "threshold": behaviour.threshold}
+    if behaviour.pairs and not values.get("steering") and values.get("method") != "mc":
+        filled["pairs"] = name
+    return {**filled, **values}
+
+
 def _with_task(values: dict[str, Any]) -> dict[str, Any]:
     """The values with a task as queries and judge."""
     if not values.get("task"):
@@ -294,22 +312,6 @@ def _with_task(values: dict[str, Any]) -> dict[str, Any]:
                 f"For its queries alone, give queries {name!r} and a judge."
             )
     return {**values, "queries": name, "judge": name}
-
-
-def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with what their behaviour has: it serves as its own queries and pairs."""
-    name = values.get("behaviour")
-    if not isinstance(name, str):
-        return values
-    behaviour = load_behaviour(name)
-    filled: dict[str, Any] = {"queries": name}
-    if not values.get("judge"):
-        if not behaviour.judge:
-            raise ConfigError(f"behaviour {name!r} names no judge: give one with --judge.")
-        filled |= {"judge": behaviour.judge, "threshold": behaviour.threshold}
-    if behaviour.pairs and not values.get("steering") and values.get("method") != "mc":
-        filled["pairs"] = name
-    return {**filled, **values}
 
 
 def _sentence(error: ValidationError, place: str) -> str:

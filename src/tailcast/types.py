@@ -114,9 +114,8 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
     judge: str = Field(
         "refusal",
         description="refusal, agreement, compliance, no-doubt, pattern:REGEX, "
-        "python:MODULE:FUNCTION, inspect:SCORER, a judge model (strongreject, "
-        "strongreject-rubric, harmbench, llama-guard, wildguard, classifier), a .toml file, or "
-        "inspect:SCORER.",
+        "python:MODULE:FUNCTION, a judge model (strongreject, strongreject-rubric, harmbench, "
+        "llama-guard, wildguard, classifier), a .toml file, or inspect:SCORER.",
     )
     threshold: float | None = Field(
         None, gt=0, le=1, description="A hit is a score of at least this; the judge's own if none."
