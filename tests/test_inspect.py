@@ -232,7 +232,7 @@ def test_scorers_judge_other_queries(file):
     build_judge("inspect:includes").check(with_target)
     own = build_judge(f"inspect:{file}@plain")
     own.check(load_queries(f"inspect:{file}@plain")[0])
-    with pytest.raises(DataError, match="is none of task .*: take the queries from the task"):
+    with pytest.raises(DataError, match=r"is none of task .*: take the queries from the task"):
         own.check(query)
 
 

@@ -106,8 +106,8 @@ def _check(scoring: _Scoring, query: Query) -> None:
     if scoring.task is not None:
         if query.messages != scoring.task.prompts.get(query.id):
             raise DataError(
-                f"query {query.id!r} is none of task {scoring.task.name!r}, whose scorer judges its "
-                "own samples only: take the queries from the task too."
+                f"query {query.id!r} is none of task {scoring.task.name!r}, whose scorer judges "
+                "its own samples only: take the queries from the task too."
             )
     elif not query.target and scoring.scorer.__module__.startswith("inspect_ai."):
         raise DataError(
