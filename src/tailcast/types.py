@@ -336,6 +336,8 @@ class Judge:
         fingerprint: What decides the scores besides the specification: a model's weights, a
             prompt, a reading; empty for judges that have none.
         usage: What it has done so far and what that cost; None for judges that do not count.
+        check: Callable (query) that raises where it cannot judge answers to a query, asked before
+            anything is drawn; None for judges that take every query.
     """
 
     spec: str
@@ -345,6 +347,7 @@ class Judge:
     many: Callable[[Query, Sequence[str]], Sequence[float | Exception]] | None = None
     fingerprint: str = ""
     usage: Callable[[], dict[str, int]] | None = None
+    check: Callable[[Query], None] | None = None
 
 
 @dataclass(frozen=True)
