@@ -31,7 +31,7 @@ def inspect_scorer(judge: str, **settings: Any) -> Any:
         raise MissingExtra("inspect-ai", "inspect", "inspect_scorer") from error
     built = build_judge(JudgeSettings(judge=judge, **settings))
 
-    @scorer(metrics=[mean(), stderr()], name="tailcast_judge")
+    @scorer(metrics=[mean(), stderr()], name="tailcast_judge")  # type: ignore[untyped-decorator]
     def tailcast_judge(judge: str) -> Scorer:
         async def score(state: TaskState, target: Target) -> Score:
             id, text = str(state.sample_id), state.output.completion
