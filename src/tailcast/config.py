@@ -50,8 +50,8 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         "pairs, unless they are given.",
     )
     queries: str = Field(
-        description="JSONL, JSON, CSV or Parquet file, a data set id, or NAME or NAME=FILE of a "
-        "known query set."
+        description="JSONL, JSON, CSV or Parquet file, a data set id, NAME or NAME=FILE of a "
+        "known query set, or paraphrases: our own, for analyse sensitivity."
     )
     column: str | None = Field(None, description="Column of the prompt, if it has another name.")
     limit: int | None = Field(None, ge=1, description="Take the first so many queries.")

@@ -2,7 +2,8 @@
 
 A row of a known set is recognised by its columns, wherever it comes from. Any other row has
 its prompt in the first filled one of ``messages``, ``prompt``, ``forbidden_prompt``,
-``instruction``, ``goal``, and may have ``id``, ``category`` or ``tags``, and ``target``.
+``instruction``, ``goal``, and may have ``id``, ``category`` or ``tags``, ``target``, and ``base``:
+the query that it is a paraphrase of. ``paraphrases`` is the set that ships with the package.
 """
 
 import ast
@@ -10,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,8 @@ def query_rows(source: str | Path) -> Iterable[Row]:
         DataError: As :func:`tailcast.rows.read_rows`; or if a file that is said to be of a
             set lacks one of its columns.
     """
+    if str(source) == "paraphrases" and not Path(source).exists():
+        return read_rows(str(files("tailcast") / "assets/paraphrases.jsonl"))
     name, _, path = str(source).partition("=")
     known = QUERY_SETS.get(name)
     if known is None or Path(source).exists():
@@ -287,4 +291,5 @@ def _query(row: Row, number: int, column: str | None) -> Query:
 
 def _tags(fields: dict[str, Any]) -> tuple[str, ...]:
     tags = fields.get("tags") or fields.get("category") or ()
-    return (tags,) if isinstance(tags, str) else tuple(map(str, tags))
+    base = (f"base:{fields['base']}",) if fields.get("base") else ()
+    return ((tags,) if isinstance(tags, str) else tuple(map(str, tags))) + base

@@ -45,7 +45,7 @@ class Query:
     Attributes:
         id: Name of the query, unique in its set.
         messages: Chat messages, each {"role", "content"}; the last one is the user's.
-        tags: Free labels, for example the category.
+        tags: Free labels, for example the category; "base:NAME" names the base query.
         target: Right answers, for judges that compare with them.
     """
 

@@ -16,6 +16,7 @@ from tailcast.cli.analyse import analyse
 from tailcast.cli.calibrate import calibrate_judge, label
 from tailcast.cli.compare import compare
 from tailcast.cli.export import export
+from tailcast.cli.paraphrase import paraphrase
 from tailcast.cli.report import plot, report, report_of_demo
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import ContrastSettings, RunConfig, make_config, read_toml
@@ -33,6 +34,7 @@ app = App(
 )
 app.command(analyse)
 app.command(compare)
+app.command(paraphrase)
 
 app.command(label)
 app.command(calibrate_judge)
