@@ -41,5 +41,6 @@ bench: setup
 	$(BIN)/python benchmarks/mixtures.py
 	$(BIN)/python benchmarks/rare.py
 	$(BIN)/python benchmarks/weights.py
+	$(BIN)/python benchmarks/forecast.py
 
 check: lint type test

@@ -9,9 +9,20 @@ from tailcast.cli.main import app
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 VERBS = (
-    "run", "estimate", "steer", "plan", "show", "explain", "demo", "label", "calibrate-judge",
-    "analyse repeated", "analyse deployment", "compare",
-)  # fmt: skip
+    "run",
+    "estimate",
+    "steer",
+    "plan",
+    "show",
+    "explain",
+    "demo",
+    "label",
+    "calibrate-judge",
+    "analyse repeated",
+    "analyse deployment",
+    "compare",
+    "analyse forecast",
+)
 
 
 def reference() -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from tailcast.cli.analyse_forecast import forecast
 from tailcast.cli.analyse_view import show_deployment, show_repeated
 
 __all__ = ["analyse"]
@@ -13,6 +14,7 @@ analyse = App(
     name="analyse", help="From the estimates of finished runs to decisions.",
     help_format="plaintext", result_action="return_value",
 )  # fmt: skip
+analyse.command(forecast)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON lines.")]
 
