@@ -15,6 +15,8 @@ VERBS = (
     "plan",
     "show",
     "explain",
+    "report",
+    "plot",
     "demo",
     "label",
     "calibrate-judge",

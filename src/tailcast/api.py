@@ -11,6 +11,7 @@ from tailcast.data import load_queries
 from tailcast.errors import MissingExtra
 from tailcast.pipeline import Inputs, run
 from tailcast.progress import Progress
+from tailcast.report.tables import estimates_html
 from tailcast.stats import Estimate
 from tailcast.types import Judge, Query, SteeringVector, Target
 
@@ -18,7 +19,11 @@ __all__ = ["Estimates", "estimate"]
 
 
 class Estimates(tuple[Estimate, ...]):
-    """Estimates in the order of the queries, with a door to data frames."""
+    """Estimates in the order of the queries, with a door to data frames; a table in notebooks."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return estimates_html(self)
 
     def to_pandas(self) -> Any:
         """A pandas frame, one row for each estimate.

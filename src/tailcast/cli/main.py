@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, create_model
 from tailcast.cli.analyse import analyse
 from tailcast.cli.calibrate import calibrate_judge, label
 from tailcast.cli.compare import compare
+from tailcast.cli.report import plot, report, report_of_demo
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, StoreError, TailcastError
@@ -33,6 +34,8 @@ app.command(compare)
 
 app.command(label)
 app.command(calibrate_judge)
+app.command(report)
+app.command(plot)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON lines.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", negative=(), help="No progress.")]
@@ -160,7 +163,7 @@ def explain(
         show_text: Show the completions too.
         plot: Also draw the weights to this picture (png, svg or pdf).
     """
-    from tailcast.pipeline.explain import as_json, explain, plot_explanation
+    from tailcast.analysis.explain import as_json, explain, plot_explanation
 
     found = explain(_existing(directory), query, method)
     if plot is not None:
@@ -182,7 +185,7 @@ def demo(
     *, out: Path = Path("tailcast-demo"), samples: int = 300, json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Measure the embedded model: fit a vector, choose a proposal, estimate 12 queries.
+    """Measure the embedded model on 12 queries, and write report.html into the run directory.
 
     Args:
         out: Run directory.
@@ -202,6 +205,7 @@ def demo(
         "out": str(out),
     }
     _run(values, None, json, quiet)
+    report_of_demo(out)
 
 
 def _given(flags: BaseModel | None) -> dict[str, Any]:

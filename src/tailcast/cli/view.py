@@ -21,11 +21,12 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from tailcast.cli.intervals import Axis, axis_of
 from tailcast.progress import Progress
 from tailcast.store import RunStore
 
 if TYPE_CHECKING:
-    from tailcast.pipeline.explain import Explanation
+    from tailcast.analysis.explain import Explanation
     from tailcast.pipeline.plan import Plan
 
 __all__ = ["console", "progress_view", "show_estimates", "show_explanation", "show_plan"]
@@ -36,6 +37,8 @@ _STAGES = {
     "pilot": "pilot",
     "scoring": "scoring of its hits",
 }
+_PROMPT = 24  # characters
+_WIDE = 130  # columns of a terminal that has room for a plot
 _STYLES = {"ok": "green", "weak": "yellow", "unreliable": "red"}
 
 
@@ -154,7 +157,7 @@ def show_explanation(found: "Explanation", *, texts: bool, most: int = 12) -> No
 
 def _screen() -> Console:
     """The console of results, on stdout; wide enough for a table where it is no terminal."""
-    return Console(width=None if Console().is_terminal else 120)
+    return Console(width=None if Console().is_terminal else 140)
 
 
 def _time(hours: float) -> str:
@@ -171,11 +174,15 @@ def show_estimates(rows: list[dict[str, Any]], path: Path, *, as_json: bool) -> 
             print(json.dumps(row))
         return
     screen, table = _screen(), Table(box=None, pad_edge=False, header_style="bold")
-    names = ("query", "method", "risk", "interval", "at least", "hits / draws", "verdict", "prompt")
-    for name in names:
+    axis, plotted = axis_of(rows), screen.width >= _WIDE
+    names = ["query", "method", "risk", "interval", axis.title, "at least", "hits / draws",
+             "verdict", "prompt"]  # fmt: skip
+    kept = [name for name in names if plotted or name != axis.title]
+    for name in kept:
         table.add_column(name, no_wrap=True, justify="right" if name == "risk" else "left")
     for row in rows:
-        table.add_row(*_cells(row))
+        cells = dict(zip(names, _cells(row, axis), strict=True))
+        table.add_row(*(cells[name] for name in kept))
     screen.print(table)
     _footnotes(screen, rows)
     for one in RunStore(path).read_json("audit.json") or []:
@@ -186,7 +193,7 @@ def show_estimates(rows: list[dict[str, Any]], path: Path, *, as_json: bool) -> 
     screen.print(f"Run directory: {path}   estimates: {path / 'estimates.jsonl'}", markup=False)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any], axis: Axis) -> list[str]:
     risk = f"{row['p']:.2e}" if row["p"] is not None else f"< {row['ci_high']:.1e}"
     if row["p"] is None and row["method"] != "mc":
         risk = "unknown"
@@ -197,10 +204,11 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["method"],
         risk,
         f"{row['ci_low']:.1e} .. {row['ci_high']:.1e}",
+        axis.bar(row),
         f"{row['p_low']:.1e}",
         f"{row['n_hits']} / {row['n']}",
         verdict,
-        prompt[:36] + ("…" if len(prompt) > 36 else ""),
+        prompt[:_PROMPT] + ("…" if len(prompt) > _PROMPT else ""),
     ]
 
 

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tailcast.analysis.draws import Draws, read_draws
 from tailcast.config import RunConfig
 from tailcast.data import load_queries, queries_digest
 from tailcast.errors import StoreError
@@ -18,7 +19,7 @@ from tailcast.models import build_engine, load_target, planned_rows
 from tailcast.pipeline.check import Case, audits_of, compared, history_case
 from tailcast.pipeline.rounds import run_rounds
 from tailcast.pipeline.select import Selection, select_proposals
-from tailcast.pipeline.shards import Bench, Draws, Rows, draw_stage, read_draws
+from tailcast.pipeline.shards import Bench, Rows, draw_stage
 from tailcast.pipeline.steer import steering_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
