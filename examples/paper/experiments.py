@@ -156,7 +156,9 @@ def _reworded(study: Study) -> Path:
     file = study.beside("wordings.jsonl")
     if not file.is_file():
         file.write_text("".join(json.dumps(row) + "\n" for row in _wordings(study)), "utf-8")
-    chosen, changes = _chosen(study), {"queries": str(file), "limit": None, "monte_carlo": 0}
+    draws = study.scale.draws or study.fields.get("samples", 500)
+    changes = {"queries": str(file), "limit": None, "monte_carlo": 0, "samples": draws}
+    chosen = _chosen(study)
     if chosen.is_target:
         measure(study, "wordings", method="mc", **changes)
     else:

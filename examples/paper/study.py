@@ -4,6 +4,7 @@ Everything is done by tailcast's own verbs and runs. Each is printed as the comm
 same by itself, and what is there already is not done again.
 """
 
+import os
 import shlex
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -13,7 +14,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from tailcast.cli import app
+from tailcast.cli.main import app
+from tailcast.cli.view import progress_view
 from tailcast.config import make_config, read_toml
 from tailcast.errors import ConfigError
 from tailcast.models import load_target
@@ -22,6 +24,8 @@ from tailcast.store import RunStore
 from tailcast.types import ModelSettings
 
 __all__ = ["BEHAVIOURS", "MODELS", "SCALES", "Scale", "Study", "measure", "steering", "verb"]
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # the loaders' bars; ours is rich's
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("llama-3.2-1b", "llama-3.1-8b", "qwen2.5-7b", "phi-4", "olmo-3-7b")
@@ -44,6 +48,7 @@ class Scale:
         rivals: Proposals drawn at random from the grid.
         bases: Base queries that are paraphrased, at most.
         wordings: Wordings of each, its own one included.
+        draws: Draws of each wording, if not those of the run.
         splits: Random splits of queries to test forecasts on.
     """
 
@@ -51,14 +56,15 @@ class Scale:
     rivals: int
     bases: int | None
     wordings: int
+    draws: int | None
     splits: int
 
 
 SCALES = {
-    "paper": Scale({}, rivals=8, bases=None, wordings=26, splits=200),
+    "paper": Scale({}, rivals=8, bases=None, wordings=26, draws=None, splits=200),
     "small": Scale(
-        {"limit": 8, "samples": 200, "monte_carlo": 2000, "pilot_samples": 60},
-        rivals=2, bases=10, wordings=4, splits=100,
+        {"limit": 6, "samples": 150, "monte_carlo": 2000, "pilot_samples": 100},
+        rivals=2, bases=10, wordings=4, draws=60, splits=100,
     ),
 }  # fmt: skip
 
@@ -126,7 +132,8 @@ def measure(study: Study, part: str = "", **changes: Any) -> list[dict[str, Any]
     _say(f"tailcast run {_relative(study.config)} {' '.join(flags)}")
     done = (out / "finished.json").is_file()
     target = None if done else _loaded(config.model_settings)
-    run(config, inputs=Inputs(target=target))
+    with progress_view(quiet=False) as progress:
+        run(config, inputs=Inputs(target=target), progress=progress)
     return RunStore(out).read_lines("estimates.jsonl")
 
 

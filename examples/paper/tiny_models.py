@@ -42,7 +42,9 @@ def write_tiny_model(shape: Path, out: Path, *, seed: int = 0) -> Path:
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     fast = _tokenizer()
     fields = shrunk(json.loads((shape / "config.json").read_text("utf-8")), len(fast))
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)

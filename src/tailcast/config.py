@@ -233,7 +233,7 @@ def make_config(values: dict[str, Any], *, preset: str | None = None, place: str
     """
     preset = preset or values.get("preset")
     values = {name: value for name, value in values.items() if name != "preset"}
-    if preset is not None and preset not in PRESETS:
+    if preset is not None and str(preset) not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown: the presets are {', '.join(PRESETS)}.")
     try:
         return RunConfig(**{**PRESETS.get(preset or "", {}), **values})
