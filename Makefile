@@ -42,7 +42,7 @@ bench: setup
 	$(BIN)/python benchmarks/rare.py
 	$(BIN)/python benchmarks/sensitivity.py
 	$(BIN)/python benchmarks/weights.py
-	$(BIN)/python benchmarks/forecast.py
 	$(BIN)/python benchmarks/behaviours.py
+	$(BIN)/python benchmarks/forecast.py
 
 check: lint type test

@@ -2,7 +2,7 @@
 
     python benchmarks/behaviours.py --out DIR
 
-The first 10 queries of each behaviour, 2,000 plain draws of each, and four runs of a mixture of
+The first 10 queries of each behaviour, 2,000 plain draws of each, and two runs of a mixture of
 300 draws with the vector that the shipped pairs give. Runs that lie under DIR are not made again.
 Writes benchmarks/results/behaviours.md; --small tries it in a few minutes, and writes into DIR.
 """
@@ -20,7 +20,7 @@ from tailcast.store import RunStore
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "behaviours.md"
-FULL = {"queries": 10, "plain": 2000, "draws": 300, "runs": 4}
+FULL = {"queries": 10, "plain": 2000, "draws": 300, "runs": 2}
 SMALL = {"queries": 3, "plain": 200, "draws": 60, "runs": 2}
 COUNTED = 5  # hits of the reference from which a query's error is compared
 

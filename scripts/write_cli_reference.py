@@ -18,6 +18,8 @@ VERBS = (
     "report",
     "plot",
     "demo",
+    "behaviours",
+    "query-sets",
     "label",
     "calibrate-judge",
     "analyse repeated",

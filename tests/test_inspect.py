@@ -228,7 +228,12 @@ def test_scorers_judge_other_queries(file):
     with_target = Query("q", query.messages, target=("Paris", "Lutetia"))
     assert judged({"judge": "inspect:includes"}, with_target, "Lutetia", "Rome") == [0.0, 1.0]
     with pytest.raises(DataError, match="has no target, which scorer includes compares with"):
-        judged({"judge": "inspect:includes"}, query, "Paris")
+        build_judge("inspect:includes").check(query)
+    build_judge("inspect:includes").check(with_target)
+    own = build_judge(f"inspect:{file}@plain")
+    own.check(load_queries(f"inspect:{file}@plain")[0])
+    with pytest.raises(DataError, match=r"is none of task .*: take the queries from the task"):
+        own.check(query)
 
 
 def test_a_grader_is_asked_and_what_it_does_not_say_is_no_verdict(file, monkeypatch):

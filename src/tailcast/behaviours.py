@@ -53,7 +53,7 @@ class Behaviour:
         pairs: Contrast pairs, on other prompts than the queries'.
         system_prompts: Contrast system prompts.
         judge: Specification of the judge; "" where the file names none.
-        threshold: A hit is a score of at least this; the judge's own if None.
+        threshold: A hit is a score of at least this; None for the judge's own.
         eval_prompt: Template of a model judge of 0 to 100, with {question} and {answer}.
         licence: Of the data.
     """

@@ -252,34 +252,66 @@ def make_config(values: dict[str, Any], *, preset: str | None = None, place: str
 
     Args:
         values: Field names and values.
-        preset: Name of settings that fields not in ``values`` take; see :data:`PRESETS`.
+        preset: Name of settings that fields not in ``values`` take, if not its own ``preset``;
+            see :data:`PRESETS`.
         place: Where the values are from, for the error's sentence.
 
     Raises:
         ConfigError: Naming the field, what was given and what is allowed.
         DataError: If a behaviour is named that cannot be read.
     """
-    if preset is not None and preset not in PRESETS:
+    preset = preset or values.get("preset")
+    values = {name: value for name, value in values.items() if name != "preset"}
+    if preset is not None and str(preset) not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown: the presets are {', '.join(PRESETS)}.")
-    values = _with_behaviour(_with_task({**PRESETS.get(preset or "", {}), **values}))
+    values = _with_task(_with_behaviour({**PRESETS.get(preset or "", {}), **values}))
     try:
         return RunConfig(**values)
     except ValidationError as error:
         raise ConfigError(_sentence(error, place)) from None
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The fields of a TOML file; paths in it are relative to the working directory.
+def read_toml(path: Path, *, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The fields of a TOML file, those of its ``base`` filled in.
+
+    Args:
+        path: The file. Its ``base``, another such file, is relative to it; all other paths are
+            relative to the working directory.
+        below: The files whose base this is.
 
     Raises:
-        ConfigError: If it does not exist or is not TOML; names the line.
+        ConfigError: If it does not exist, is not TOML, or is its own base; names the line.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"config {str(path)!r} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} is not TOML: {error}.") from None
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str) or path.resolve() in below:
+        raise ConfigError(f"base {base!r} of {str(path)!r} must be another TOML file.")
+    return {**read_toml(path.parent / base, below=(*below, path.resolve())), **values}
+
+
+def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with what their behaviour has: it serves as its own queries and pairs."""
+    name = values.get("behaviour")
+    if not isinstance(name, str):
+        return values
+    if values.get("task"):
+        raise ConfigError("behaviour and task exclude each other: drop one of them.")
+    behaviour = load_behaviour(name)
+    filled: dict[str, Any] = {"queries": name}
+    if not values.get("judge"):
+        if not behaviour.judge:
+            raise ConfigError(f"behaviour {name!r} names no judge: give one with --judge.")
+        filled |= {"judge": behaviour.judge, "threshold": behaviour.threshold}
+    if behaviour.pairs and not values.get("steering") and values.get("method") != "mc":
+        filled["pairs"] = name
+    return {**filled, **values}
 
 
 def _with_task(values: dict[str, Any]) -> dict[str, Any]:
@@ -294,22 +326,6 @@ def _with_task(values: dict[str, Any]) -> dict[str, Any]:
                 f"For its queries alone, give queries {name!r} and a judge."
             )
     return {**values, "queries": name, "judge": name}
-
-
-def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with what their behaviour has: it serves as its own queries and pairs."""
-    name = values.get("behaviour")
-    if not isinstance(name, str):
-        return values
-    behaviour = load_behaviour(name)
-    filled: dict[str, Any] = {"queries": name}
-    if not values.get("judge"):
-        if not behaviour.judge:
-            raise ConfigError(f"behaviour {name!r} names no judge: give one with --judge.")
-        filled |= {"judge": behaviour.judge, "threshold": behaviour.threshold}
-    if behaviour.pairs and not values.get("steering") and values.get("method") != "mc":
-        filled["pairs"] = name
-    return {**filled, **values}
 
 
 def _sentence(error: ValidationError, place: str) -> str:

@@ -1,9 +1,9 @@
 """Where do a run's queries and contrast pairs come from?
 
 Queries: a JSONL, JSON, CSV or Parquet file, a Hugging Face data set id, a known query set
-(``strongreject``, ``harmbench=FILE`` ...; see :mod:`tailcast.query_sets`), or a behaviour (see
-:mod:`tailcast.behaviours`). Pairs: a file, or a behaviour.
-``inspect:TASK`` for the samples of an Inspect task gives queries too.
+(``strongreject``, ``harmbench=FILE`` ...; see :mod:`tailcast.query_sets`), a behaviour (see
+:mod:`tailcast.behaviours`), or ``inspect:TASK`` for the samples of an Inspect task. Pairs: a file,
+or a behaviour.
 """
 
 import json
@@ -14,7 +14,13 @@ from pathlib import Path
 
 from tailcast.behaviours import is_behaviour, load_behaviour, pairs_of_rows
 from tailcast.errors import DataError
-from tailcast.query_sets import PROMPT_COLUMNS, checked_messages, queries_of_rows, query_rows
+from tailcast.query_sets import (
+    PROMPT_COLUMNS,
+    checked_messages,
+    queries_of_rows,
+    query_id,
+    query_rows,
+)
 from tailcast.rows import read_rows
 from tailcast.types import ContrastPair, Query
 
@@ -49,12 +55,12 @@ def load_queries(
     name = str(source) if isinstance(source, str | Path) else "the list of queries"
     if not isinstance(source, str | Path):
         queries = [_listed(item, number) for number, item in enumerate(source)]
-    elif is_behaviour(source):
-        queries = list(load_behaviour(source).queries)
     elif name.startswith("inspect:"):
         from tailcast.judges.inspect_tasks import queries_of_task
 
         queries = queries_of_task(name.removeprefix("inspect:"))
+    elif is_behaviour(source):
+        queries = list(load_behaviour(source).queries)
     else:
         queries = queries_of_rows(query_rows(source), column)
     if not queries:
@@ -111,7 +117,7 @@ def load_weights(source: str | Path, column: str, query_ids: Sequence[str]) -> l
             weight = -1.0
         if not 0 <= weight < float("inf"):
             raise DataError(f"{place}: weight {fields[column]!r} is no number of at least 0.")
-        found[str(fields.get("id") or fields.get("query_id") or f"q{number}")] = weight
+        found[query_id(fields, number)] = weight
     missing = [one for one in query_ids if one not in found]
     if missing:
         raise DataError(f"{source} has no weight of query {missing[0]!r}: give one for each query.")

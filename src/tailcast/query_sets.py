@@ -10,7 +10,7 @@ import ast
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,7 @@ __all__ = [
     "QuerySet",
     "checked_messages",
     "queries_of_rows",
+    "query_id",
     "query_rows",
 ]
 
@@ -156,6 +157,15 @@ def queries_of_rows(rows: Iterable[Row], column: str | None = None) -> list[Quer
     return found
 
 
+def query_id(fields: dict[str, Any], number: int) -> str:
+    """Id of the query of a row: what its set or ours calls so, else its number."""
+    known = _recognised(fields)
+    named = fields.get(known.id) if known and known.id else None
+    if named in (None, ""):
+        named = fields.get("id") or fields.get("query_id") or f"q{number}"
+    return str(named)
+
+
 def checked_messages(messages: Sequence[Any], place: str) -> tuple[dict[str, str], ...]:
     """Chat messages that can be measured: text, after a system message user and assistant in turn.
 
@@ -236,10 +246,9 @@ def _of_set(known: QuerySet, row: Row, number: int) -> Query | None:
     if not prompt:
         raise DataError(f"{place} has no prompt: its column {known.prompt!r} is empty.")
     context = fields.get(known.context) if known.context else None
-    named = fields.get(known.id) if known.id else None
-    id = str(named) if named not in (None, "") else _id(fields, number)
     tags = tuple(str(fields[one]) for one in known.categories if fields.get(one)) or _tags(fields)
-    return Query.user(id, f"{context}\n\n---\n\n{prompt}" if context else prompt, tags)
+    text = f"{context}\n\n---\n\n{prompt}" if context else prompt
+    return Query.user(query_id(fields, number), text, tags)
 
 
 def _one_turn(value: Any, place: str) -> str:
@@ -267,29 +276,20 @@ def _query(row: Row, number: int, column: str | None) -> Query:
             f"{place} has no prompt: none of the columns {', '.join(columns)} is there and filled "
             f"(its columns are {', '.join(map(str, fields)) or 'none'})."
         )
-    tags, value = _tags(fields), fields[found]
+    id, tags, value = query_id(fields, number), _tags(fields), fields[found]
+    target = fields.get("target") or ()
+    target = (target,) if isinstance(target, str) else tuple(map(str, target))
     if found == "messages" or isinstance(value, list):
         try:
             value = json.loads(value) if isinstance(value, str) else value
         except ValueError:
             value = ()
         value = value if isinstance(value, list | tuple) else ()
-        return Query(_id(fields, number), checked_messages(value, place), tags, _target(fields))
-    query = Query.user(_id(fields, number), str(value), tags)
-    return replace(query, target=_target(fields))
+        return Query(id, checked_messages(value, place), tags, target)
+    return Query(id, ({"role": "user", "content": str(value)},), tags, target)
 
 
 def _tags(fields: dict[str, Any]) -> tuple[str, ...]:
     tags = fields.get("tags") or fields.get("category") or ()
     base = (f"base:{fields['base']}",) if fields.get("base") else ()
     return ((tags,) if isinstance(tags, str) else tuple(map(str, tags))) + base
-
-
-def _target(fields: dict[str, Any]) -> tuple[str, ...]:
-    """What a scorer of Inspect holds an answer against."""
-    target = fields.get("target") or ()
-    return (target,) if isinstance(target, str) else tuple(map(str, target))
-
-
-def _id(fields: dict[str, Any], number: int) -> str:
-    return str(fields.get("id") or fields.get("query_id") or f"q{number}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from tailcast.errors import DataError, MissingExtra
 
-__all__ = ["Row", "read_hub", "read_rows"]
+__all__ = ["Row", "read_file", "read_hub", "read_rows"]
 
 Row = tuple[str, dict[str, Any]]
 """Where the row stands, for an error's sentence, and its fields."""
@@ -24,16 +24,22 @@ def read_rows(source: str | Path) -> Iterator[Row]:
         DataError: If there is no such file, or it is not what its name says; names the line.
         MissingExtra: If it is a data set id and ``datasets`` is not installed.
     """
-    path = Path(source).expanduser()
+    path, text = Path(source).expanduser(), str(source)
+    is_id = text.count("/") == 1 and not text.startswith((".", "/", "~")) and not path.suffix
+    return read_hub(text) if is_id and not path.exists() else read_file(path)
+
+
+def read_file(path: Path) -> Iterator[Row]:
+    """Rows of a JSONL, JSON, CSV or Parquet file.
+
+    Raises:
+        DataError: If there is no such file, or it cannot be read as one; names the line.
+    """
     readers = {
         ".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet
     }  # fmt: skip
     if not path.exists():
-        text = str(source)
-        if path.suffix or text.count("/") != 1 or text.startswith((".", "/", "~")):
-            raise DataError(f"file {text!r} does not exist: check the path.")
-        yield from read_hub(text)
-        return
+        raise DataError(f"file {str(path)!r} does not exist: check the path.")
     if path.suffix.lower() not in readers:
         raise DataError(f"{path} is none of {', '.join(readers)}: convert it to one of them.")
     try:

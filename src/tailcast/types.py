@@ -114,9 +114,8 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
     judge: str = Field(
         "refusal",
         description="refusal, agreement, compliance, no-doubt, pattern:REGEX, "
-        "python:MODULE:FUNCTION, inspect:SCORER, a judge model (strongreject, "
-        "strongreject-rubric, harmbench, llama-guard, wildguard, classifier), a .toml file, or "
-        "inspect:SCORER.",
+        "python:MODULE:FUNCTION, a judge model (strongreject, strongreject-rubric, harmbench, "
+        "llama-guard, wildguard, classifier), a .toml file, or inspect:SCORER.",
     )
     threshold: float | None = Field(
         None, gt=0, le=1, description="A hit is a score of at least this; the judge's own if none."
@@ -337,6 +336,8 @@ class Judge:
         fingerprint: What decides the scores besides the specification: a model's weights, a
             prompt, a reading; empty for judges that have none.
         usage: What it has done so far and what that cost; None for judges that do not count.
+        check: Callable (query) that raises where it cannot judge answers to a query, asked before
+            anything is drawn; None for judges that take every query.
     """
 
     spec: str
@@ -346,6 +347,7 @@ class Judge:
     many: Callable[[Query, Sequence[str]], Sequence[float | Exception]] | None = None
     fingerprint: str = ""
     usage: Callable[[], dict[str, int]] | None = None
+    check: Callable[[Query], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def _sample(query: Query, number: int, draw: LogDraw, rows: Sequence[dict[str, A
     from inspect_ai.model import ModelOutput, ModelUsage
     from inspect_ai.scorer import Score
 
-    stopped = "max_tokens" if draw.finish == "length" else "stop"
+    stopped: Any = "max_tokens" if draw.finish == "length" else "stop"
     output = ModelOutput.from_content("tailcast", draw.text, stop_reason=stopped)
     output.usage = ModelUsage(output_tokens=draw.length, total_tokens=draw.length)
     given = chat_messages(query.messages)

@@ -63,8 +63,8 @@ def build_judge(settings: JudgeSettings | str) -> Judge:
         return inspect_judge(settings)
     raise JudgeError(
         f"judge {spec!r} is none of refusal, {', '.join(behaviours.JUDGES)}, pattern:REGEX, "
-        f"python:MODULE:FUNCTION, inspect:SPEC, classifier, {', '.join(known_recipes())} and a "
-        ".toml file."
+        "python:MODULE:FUNCTION, inspect:SPEC, classifier, "
+        f"{', '.join(known_recipes())} and a .toml file."
     )
 
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from inspect import getsourcefile, unwrap
 from pathlib import Path
@@ -92,8 +93,27 @@ def inspect_judge(settings: JudgeSettings) -> Judge:
             ) from error
     return Judge(
         settings.judge, score, settings.threshold or 0.5, many=many,
-        fingerprint=_fingerprint(scoring, settings),
+        fingerprint=_fingerprint(scoring, settings), check=partial(_check, scoring),
     )  # fmt: skip
+
+
+def _check(scoring: _Scoring, query: Query) -> None:
+    """Whether the scorer has all that it needs for a query.
+
+    Raises:
+        DataError: If it compares with a target and there is none, or the query is another task's.
+    """
+    if scoring.task is not None:
+        if query.messages != scoring.task.prompts.get(query.id):
+            raise DataError(
+                f"query {query.id!r} is none of task {scoring.task.name!r}, whose scorer judges "
+                "its own samples only: take the queries from the task too."
+            )
+    elif not query.target and scoring.scorer.__module__.startswith("inspect_ai."):
+        raise DataError(
+            f"query {query.id!r} has no target, which scorer {scoring.name} compares with: give "
+            "the queries a column 'target'."
+        )
 
 
 def _scoring(settings: JudgeSettings) -> _Scoring:
@@ -161,20 +181,11 @@ async def _score(scoring: _Scoring, query: Query, text: str) -> float:
 
 
 def _state(scoring: _Scoring, query: Query, text: str) -> Any:
-    """The state that a scorer without a task sees.
-
-    Raises:
-        DataError: If it compares with a target and the query has none.
-    """
+    """The state that a scorer without a task sees."""
     from inspect_ai.model import ModelName, ModelOutput, ModelUsage
     from inspect_ai.scorer import Target
     from inspect_ai.solver import TaskState
 
-    if not query.target and scoring.scorer.__module__.startswith("inspect_ai."):
-        raise DataError(
-            f"query {query.id!r} has no target, which scorer {scoring.name} compares with: give "
-            "the queries a column 'target'."
-        )
     given = chat_messages(query.messages)
     output = ModelOutput.from_content(MODEL, text)
     output.usage = ModelUsage()

@@ -69,6 +69,9 @@ def run(
     )
     queries = queries[: config.limit]
     judge = inputs.judge or build_judge(config.judge_settings)
+    for query in queries:
+        if judge.check is not None:
+            judge.check(query)
     with store.locked():
         facts = _facts(config, queries, inputs)
         if judge.fingerprint:
