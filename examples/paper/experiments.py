@@ -44,7 +44,7 @@ def repeated(study: Study) -> Result:
          f"{_share(one['low'])} .. {_share(one['high'])}"]
         for one in ladder
     ]  # fmt: skip
-    numbers = {"greedy": last["greedy"]["share"], "after_10000": last["risks"]["share"]}
+    numbers = {"greedy": last["greedy"]["share"] or 0.0, "after_10000": last["risks"]["share"]}
     if "draws" in last and last["draws"]["tries"] >= 10_000:
         numbers["after_10000"] = last["draws"]["share"]
     return Result(("by", "samples", "share of queries hit", "95% band"), rows, numbers)

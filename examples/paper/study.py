@@ -18,8 +18,6 @@ from tailcast.cli.main import app
 from tailcast.cli.view import progress_view
 from tailcast.config import make_config, read_toml
 from tailcast.errors import ConfigError
-from tailcast.models import load_target
-from tailcast.pipeline import Inputs, run
 from tailcast.store import RunStore
 from tailcast.types import ModelSettings
 
@@ -121,6 +119,8 @@ def measure(study: Study, part: str = "", **changes: Any) -> list[dict[str, Any]
         part: Name of the run; empty for the main one.
         **changes: Fields in which it differs from the main one.
     """
+    from tailcast.pipeline import Inputs, run
+
     out = study.beside(part) if part else study.out
     config = make_config({**study.fields, **changes, "out": str(out)}, place=str(study.config))
     shown = {**study.scale.changes, **study.changes, **changes, "out": str(out)}
@@ -179,6 +179,8 @@ def verb(words: Sequence[str]) -> str:
 @cache
 def _loaded(settings: ModelSettings) -> Any:
     """The target, loaded once for all runs of an experiment."""
+    from tailcast.models import load_target  # imported late: bars look at the environment then
+
     return load_target(settings)
 
 
