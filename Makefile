@@ -40,7 +40,9 @@ bench: setup
 	$(BIN)/python benchmarks/coverage_suite.py
 	$(BIN)/python benchmarks/mixtures.py
 	$(BIN)/python benchmarks/rare.py
+	$(BIN)/python benchmarks/sensitivity.py
 	$(BIN)/python benchmarks/weights.py
+	$(BIN)/python benchmarks/behaviours.py
 	$(BIN)/python benchmarks/forecast.py
 
 check: lint type test

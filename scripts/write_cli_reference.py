@@ -18,12 +18,19 @@ VERBS = (
     "report",
     "plot",
     "demo",
+    "behaviours",
+    "query-sets",
     "label",
     "calibrate-judge",
     "analyse repeated",
     "analyse deployment",
+    "analyse sensitivity",
     "compare",
     "analyse forecast",
+    "paraphrase",
+    "export",
+    "behaviours",
+    "query-sets",
 )
 
 

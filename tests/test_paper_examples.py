@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import call
 
 from tailcast.config import make_config, read_toml
 from tailcast.errors import ConfigError
 from tailcast.models import load_target
 from tailcast.steering import save_steering
 from tailcast.types import ModelSettings, Query, SteeringVector
+from tiny import call
 
 PAPER = Path(__file__).resolve().parent.parent / "examples" / "paper"
 sys.path.insert(0, str(PAPER))

@@ -52,7 +52,14 @@ def plans() -> Result:
             forwards = sum(one["token_forwards"] for one in parts.values())
             cells = [f"{sum(sampled):.1f}", f"{parts['mc']['hours']:.1f}", f"{forwards:.1e}"]
             rows.append([model, behaviour, *cells, f"{calls:,}"])
-    head = ("model", "behaviour", "hours, pilot and is", "hours, mc", "token forwards", "judge calls")
+    head = (
+        "model",
+        "behaviour",
+        "hours, pilot and is",
+        "hours, mc",
+        "token forwards",
+        "judge calls",
+    )
     return Result(head, rows, {})
 
 
