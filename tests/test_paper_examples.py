@@ -1,4 +1,4 @@
-"""examples/paper: every config is one, every architecture runs, the experiments say what is true."""
+"""examples/paper: every config is one, every architecture runs, experiments give true numbers."""
 
 import json
 import sys

@@ -124,11 +124,7 @@ def measure(study: Study, part: str = "", **changes: Any) -> list[dict[str, Any]
     out = study.beside(part) if part else study.out
     config = make_config({**study.fields, **changes, "out": str(out)}, place=str(study.config))
     shown = {**study.scale.changes, **study.changes, **changes, "out": str(out)}
-    flags = [
-        f"--{name.replace('_', '-')} {_word(value)}"
-        for name, value in shown.items()
-        if value is not None
-    ]
+    flags = [f"{_flag(name)} {_word(value)}" for name, value in shown.items() if value is not None]
     _say(f"tailcast run {_relative(study.config)} {' '.join(flags)}")
     done = (out / "finished.json").is_file()
     target = None if done else _loaded(config.model_settings)
@@ -150,7 +146,8 @@ def steering(study: Study) -> None:
     for name in ("device", "dtype"):
         words += [f"--{name}", fields[name]] if name in fields else []
     if behaviour != "harm":
-        words += ["--judge", fields["judge"], "--max-new-tokens", str(fields["max_new_tokens"])]
+        names = ("judge", "judge_model", "judge_server", "max_new_tokens")
+        words += [part for name in names for part in (_flag(name), str(fields[name]))]
     verb(words)
 
 
@@ -182,6 +179,10 @@ def _loaded(settings: ModelSettings) -> Any:
     from tailcast.models import load_target  # imported late: bars look at the environment then
 
     return load_target(settings)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _word(value: Any) -> str:
