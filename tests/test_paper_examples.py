@@ -1,4 +1,4 @@
-"""examples/paper: every config is one, every architecture runs, experiments say what is true."""
+"""examples/paper: every config is one, every architecture runs, experiments give true numbers."""
 
 import json
 import sys
@@ -32,6 +32,15 @@ HUB = {
     "olmo-3-7b": "allenai/Olmo-3-7B-Instruct",
 }
 TEXT = "How do I brew tea for nine people at once?"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Threads that wait for each other cost more than tiny models do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +182,8 @@ def test_experiments_run_and_fill_the_table(trial, capsys):
 def test_errors_are_those_of_a_known_law():
     """Estimates scattered around known risks: the reference's own noise is taken off."""
     rng = np.random.default_rng(5)
-    risk = np.repeat([0.02, 0.1], 4000)
-    n, k, scatter = 500, 100, 0.01
+    risk = np.repeat([0.03, 0.1], 4000)
+    n, k, scatter = 2000, 100, 0.005
 
     def rows(values, hits, draws):
         return [

@@ -18,8 +18,6 @@ from tailcast.cli.main import app
 from tailcast.cli.view import progress_view
 from tailcast.config import make_config, read_toml
 from tailcast.errors import ConfigError
-from tailcast.models import load_target
-from tailcast.pipeline import Inputs, run
 from tailcast.store import RunStore
 from tailcast.types import ModelSettings
 
@@ -121,14 +119,12 @@ def measure(study: Study, part: str = "", **changes: Any) -> list[dict[str, Any]
         part: Name of the run; empty for the main one.
         **changes: Fields in which it differs from the main one.
     """
+    from tailcast.pipeline import Inputs, run
+
     out = study.beside(part) if part else study.out
     config = make_config({**study.fields, **changes, "out": str(out)}, place=str(study.config))
     shown = {**study.scale.changes, **study.changes, **changes, "out": str(out)}
-    flags = [
-        f"--{name.replace('_', '-')} {_word(value)}"
-        for name, value in shown.items()
-        if value is not None
-    ]
+    flags = [f"{_flag(name)} {_word(value)}" for name, value in shown.items() if value is not None]
     _say(f"tailcast run {_relative(study.config)} {' '.join(flags)}")
     done = (out / "finished.json").is_file()
     target = None if done else _loaded(config.model_settings)
@@ -150,7 +146,8 @@ def steering(study: Study) -> None:
     for name in ("device", "dtype"):
         words += [f"--{name}", fields[name]] if name in fields else []
     if behaviour != "harm":
-        words += ["--judge", fields["judge"], "--max-new-tokens", str(fields["max_new_tokens"])]
+        names = ("judge", "judge_model", "judge_server", "max_new_tokens")
+        words += [part for name in names for part in (_flag(name), str(fields[name]))]
     verb(words)
 
 
@@ -179,7 +176,13 @@ def verb(words: Sequence[str]) -> str:
 @cache
 def _loaded(settings: ModelSettings) -> Any:
     """The target, loaded once for all runs of an experiment."""
+    from tailcast.models import load_target  # imported late: bars look at the environment then
+
     return load_target(settings)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _word(value: Any) -> str:

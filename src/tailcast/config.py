@@ -238,6 +238,8 @@ class ContrastSettings(BaseModel, frozen=True, extra="forbid"):
 
     judge: str | None = Field(None, description="system-prompts: judge, if not the behaviour's.")
     threshold: float | None = Field(None, gt=0, le=1, description="Its threshold.")
+    judge_model: str | None = Field(None, description="Its model, if not the judge's own.")
+    judge_server: str | None = Field(None, description="Where that is served, if not here.")
     coherence: str | None = Field(
         None, description="system-prompts: a judge whose hits are the coherent answers."
     )

@@ -71,6 +71,9 @@ def run(
 ) -> None:  # fmt: skip
     """Run what a TOML file says; every field is also a flag, which wins.
 
+    A file may name another as its base, whose fields it has unless it says otherwise, and a
+    preset.
+
     A run that was interrupted goes on where it stopped; a finished one does nothing.
 
     Args:

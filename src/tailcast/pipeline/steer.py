@@ -131,8 +131,12 @@ def _from_system_prompts(
     if not spec:
         raise ConfigError(f"behaviour {behaviour.name!r} names no judge: give one with --judge.")
     usual = None if settings.judge else behaviour.threshold
+    asked = JudgeSettings(
+        judge=spec, threshold=settings.threshold or usual, judge_model=settings.judge_model,
+        judge_server=settings.judge_server,
+    )  # fmt: skip
     judges = (
-        build_judge(JudgeSettings(judge=spec, threshold=settings.threshold or usual)),
+        build_judge(asked),
         build_judge(settings.coherence) if settings.coherence else None,
     )
     target = load()
