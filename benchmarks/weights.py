@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 import tailcast
+from tailcast.analysis.draws import read_draws
 from tailcast.config import RunConfig
 from tailcast.data import load_queries
 from tailcast.mixtures import Mixture, log_ratios, streams_of
 from tailcast.models import load_target
 from tailcast.models.embedded import asset
-from tailcast.pipeline.shards import read_draws
 from tailcast.proposals import Proposal
 from tailcast.sampling import score
 from tailcast.steering import load_steering

@@ -15,13 +15,22 @@ VERBS = (
     "plan",
     "show",
     "explain",
+    "report",
+    "plot",
     "demo",
+    "behaviours",
+    "query-sets",
     "label",
     "calibrate-judge",
     "analyse repeated",
     "analyse deployment",
+    "analyse sensitivity",
     "compare",
     "analyse forecast",
+    "paraphrase",
+    "export",
+    "behaviours",
+    "query-sets",
 )
 
 

@@ -399,7 +399,9 @@ def write_run(path, hits, n=200, **changes):
         place = path / "samples" / "mc" / name
         place.mkdir(parents=True)
         (place / f"00000000-{n:08d}.parquet").touch()
-        store.write_verdicts("mc", name, (0, n), Verdicts(hit.astype(float), hit, ("",) * n))
+        store.write_verdicts(
+            "mc", name, (0, n), Verdicts(hit.astype(float), hit, ("",) * n, np.ones(n))
+        )
     store.write_lines("estimates.jsonl", rows)
     return path
 

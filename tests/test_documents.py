@@ -21,18 +21,20 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs/cli.md"})
 
 PARSED = {  # what a command needs that no test has; it is parsed then
-    "a model from the hub": r"--judge (strongreject|harmbench)|--queries strongreject \.\.\.",
-    "a judge model that is served": r"--judge-server",
+    "a model or a data set from the hub": r"--judge (strongreject|harmbench)|strongreject \.\.\.",
+    "a model that is served": r"-server http|-server inspect|paraphrase .*--server",
+    "a task of Inspect": r"--task|inspect:",
     "vLLM or a server": r"--engine",
     "a GPU": r"--device cuda",
     "a model that refuses": r"--harmful",
+    "a model that does as it is told": r"--from system-prompts|paraphrase",
 }
 SMALL = {"--samples": 40, "--monte-carlo": 40, "--max-new-tokens": 4, "--splits": 5, "--n": 10}
 STANDS_FOR = {
     "QUERY": "q0", "ID": "q0", "COLUMN": "weight", "FILE": "sheet.csv", "GIB": "1", "N": "10",
-    "pattern:REGEX": "pattern:two", "KIND": "risks", "NAME": "category",
+    "pattern:REGEX": "pattern:two", "KIND": "risks", "NAME": "category", "paraphrases": "wordings.jsonl",
 }  # fmt: skip
-RUN = re.compile(r"DIR|RUN2?|NOW|BEFORE|run[12]?|now|baseline|greedy|tailcast-demo")
+RUN = re.compile(r"DIR|RUN2?|NOW|BEFORE|run[12]?|run-[ab]|now|baseline|greedy|tailcast-demo")
 WORDS = ["red", "blue", "one", "tell", "me", "yes"]
 SAVED = re.compile(r"as `([\w.]+)`:\n\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)
 QUERIES = [" ".join(words) for words in itertools.product(WORDS, repeat=2)]
@@ -58,9 +60,17 @@ def prepared(tmp_path_factory):
         "queries": rows[:6], "many": rows, "others": others, "part1": rows[:6],
         "part2": rows[6:12], "pairs": pairs,
         "harmful": rows[:9], "harmless": rows[9:18],
+        "wordings": [{**row, "base": row["prompt"].split()[0]} for row in rows[:18]],
     }.items():  # fmt: skip
         (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     (root / "CONFIG.toml").write_text(CONFIG)
+    (root / "strongreject.csv").write_text("category,source,forbidden_prompt\none,us,red one\n")
+    (root / "harmbench_behaviors_text_all.csv").write_text(
+        "Behavior,ContextString,BehaviorID,SemanticCategory,FunctionalCategory\n"
+        "red one,,first,one,standard\n"
+    )
+    (root / "my-folder").mkdir()
+    (root / "my-folder/behaviour.toml").write_text('queries = ["red one"]\n')
     vector = np.random.default_rng(0).normal(size=16).astype(np.float32)
     save_steering([SteeringVector("add", 1, vector)], root / "v.safetensors")
     for queries in ("many", "others"):

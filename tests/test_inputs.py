@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tailcast.config import make_config
+from tailcast.config import make_config, read_toml
 from tailcast.data import load_pairs, load_queries
 from tailcast.errors import ConfigError, DataError, JudgeError
 from tailcast.judges import build_judge, is_refusal, judge_texts
@@ -78,6 +78,24 @@ def test_the_preset_holds_the_papers_settings_and_flags_win():
     assert (config.pilot_share, config.pilot_samples, config.samples) == (0.1, 500, 7)
     with pytest.raises(ConfigError, match="preset 'papper' is unknown"):
         make_config(given, preset="papper")
+
+
+def test_a_toml_file_fills_itself_up_from_its_base(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "all.toml").write_text('preset = "paper"\nseed = 4\nqueries = "q"\n')
+    (tmp_path / "sub" / "one.toml").write_text(
+        'base = "../all.toml"\nmodel = "m"\nseed = 5\nmethod = "mc"\n'
+    )
+    values = read_toml(tmp_path / "sub" / "one.toml")
+    config = make_config(values)
+    assert (config.model, config.queries, config.seed) == ("m", "q", 5)
+    assert (config.method, config.max_new_tokens, len(config.mixes)) == ("mc", 150, 25)
+    (tmp_path / "all.toml").write_text('base = "sub/one.toml"\n')
+    with pytest.raises(ConfigError, match="must be another TOML file"):
+        read_toml(tmp_path / "sub" / "one.toml")
+    (tmp_path / "all.toml").write_text('base = "nowhere.toml"\n')
+    with pytest.raises(ConfigError, match=r"nowhere.toml' cannot be read"):
+        read_toml(tmp_path / "sub" / "one.toml")
 
 
 def test_refusals_are_found_in_any_case_and_with_either_apostrophe():

@@ -169,7 +169,8 @@ def judge_model(tmp_path_factory):
     return words_of(tmp_path_factory.mktemp("judge"))
 
 
-TEXTS = ["red two", "two", "", "red " * 700, "yes no safe", "me two red red two", "\x1b[31m Ä 漢"]
+TEXTS = ["red two", "two", "", "red " * 700, "two " * 250_000, "yes no safe",
+         "me two red red two", "\x1b[31m Ä 漢"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["strongreject", "llama-guard"])

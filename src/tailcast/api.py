@@ -11,6 +11,7 @@ from tailcast.data import load_queries
 from tailcast.errors import MissingExtra
 from tailcast.pipeline import Inputs, run
 from tailcast.progress import Progress
+from tailcast.report.tables import estimates_html
 from tailcast.stats import Estimate
 from tailcast.types import Judge, Query, SteeringVector, Target
 
@@ -18,7 +19,11 @@ __all__ = ["Estimates", "estimate"]
 
 
 class Estimates(tuple[Estimate, ...]):
-    """Estimates in the order of the queries, with a door to data frames."""
+    """Estimates in the order of the queries, with a door to data frames; a table in notebooks."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return estimates_html(self)
 
     def to_pandas(self) -> Any:
         """A pandas frame, one row for each estimate.
@@ -47,8 +52,8 @@ class Estimates(tuple[Estimate, ...]):
 
 def estimate(
     model: str | Target,
-    queries: str | Path | Sequence[str] | Sequence[Query],
-    judge: str | Callable[[Query, str], float] = "refusal",
+    queries: str | Path | Sequence[str] | Sequence[Query] | None = None,
+    judge: str | Callable[[Query, str], float] | None = None,
     *,
     steering: str | Path | SteeringVector | None = None,
     out: str | Path | None = None,
@@ -58,8 +63,10 @@ def estimate(
 
     Args:
         model: A directory, gguf file, hub id, "embedded", or a target.
-        queries: A file, a data set id, or a list of prompts or queries.
-        judge: A specification, or a function (query, completion) -> score in [0, 1].
+        queries: A file, a data set id, a query set's name, or a list of prompts or queries;
+            None for those of ``behaviour=...``.
+        judge: A specification, or a function (query, completion) -> score in [0, 1]; None for
+            the behaviour's, or ``refusal``.
         steering: A steering vector or its file; without one it is plain sampling.
         out: Run directory; without one nothing is kept.
         **settings: Any other field of a run, as in the TOML file: ``samples=500``,
@@ -74,13 +81,17 @@ def estimate(
     values = dict(settings)
     inputs = Inputs(
         target=None if isinstance(model, str) else model,
-        judge=None if isinstance(judge, str) else _judge(judge, values.get("threshold") or 0.5),
-        queries=None if isinstance(queries, str | Path) else load_queries(queries),
+        judge=_judge(judge, values.get("threshold") or 0.5) if callable(judge) else None,
+        queries=None
+        if queries is None or isinstance(queries, str | Path)
+        else load_queries(queries),
         steering=steering if isinstance(steering, SteeringVector) else None,
     )
     values["model"] = model if isinstance(model, str) else model.fingerprint
-    values["queries"] = str(queries) if isinstance(queries, str | Path) else "in memory"
-    values["judge"] = judge if isinstance(judge, str) else _name(judge)
+    if queries is not None:
+        values["queries"] = str(queries) if isinstance(queries, str | Path) else "in memory"
+    if judge is not None:
+        values["judge"] = judge if isinstance(judge, str) else _name(judge)
     if steering is not None:
         values["steering"] = "in memory" if inputs.steering else str(steering)
     with TemporaryDirectory(prefix="tailcast-") as scratch:

@@ -4,14 +4,15 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from tailcast.behaviours import load_behaviour
 from tailcast.errors import ConfigError
 from tailcast.mixtures import default_components
 from tailcast.proposals import Proposal, ProposalGrid
 from tailcast.types import JudgeSettings, ModelSettings, Operator, Positions, SamplingSettings
 
-__all__ = ["PRESETS", "Rule", "RunConfig", "make_config", "read_toml"]
+__all__ = ["PRESETS", "ContrastSettings", "Rule", "RunConfig", "make_config", "read_toml"]
 
 Rule = tuple[str, float]
 
@@ -38,7 +39,20 @@ PRESETS: dict[str, dict[str, Any]] = {
 class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, extra="forbid"):
     """A run: what is measured, how it is sampled, where it is kept."""
 
-    queries: str = Field(description="JSONL, JSON, CSV or Parquet file, or a data set id.")
+    task: str | None = Field(
+        None,
+        description="Inspect task, FILE.py@NAME or registered: its samples are the queries and its "
+        "scorer is the judge.",
+    )
+    behaviour: str | None = Field(
+        None,
+        description="Name, folder or file of a behaviour: its queries, judge, threshold and "
+        "pairs, unless they are given.",
+    )
+    queries: str = Field(
+        description="JSONL, JSON, CSV or Parquet file, a data set id, NAME or NAME=FILE of a "
+        "known query set, or paraphrases: our own, for analyse sensitivity."
+    )
     column: str | None = Field(None, description="Column of the prompt, if it has another name.")
     limit: int | None = Field(None, ge=1, description="Take the first so many queries.")
     method: Literal["mc", "paper", "mixture"] | None = Field(
@@ -219,37 +233,101 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         return JudgeSettings(**self.model_dump(include=set(JudgeSettings.model_fields)))
 
 
+class ContrastSettings(BaseModel, frozen=True, extra="forbid"):
+    """How a model answers under contrast system prompts, and who judges it."""
+
+    judge: str | None = Field(None, description="system-prompts: judge, if not the behaviour's.")
+    threshold: float | None = Field(None, gt=0, le=1, description="Its threshold.")
+    judge_model: str | None = Field(None, description="Its model, if not the judge's own.")
+    judge_server: str | None = Field(None, description="Where that is served, if not here.")
+    coherence: str | None = Field(
+        None, description="system-prompts: a judge whose hits are the coherent answers."
+    )
+    rollouts: int = Field(10, ge=1, description="system-prompts: answers to each question.")
+    max_new_tokens: int = Field(64, ge=1, description="system-prompts: longest answer, in tokens.")
+    temperature: float = Field(1.0, gt=0, description="system-prompts: of the answers.")
+    seed: int = Field(0, ge=0, description="system-prompts: names the random numbers.")
+
+
 def make_config(values: dict[str, Any], *, preset: str | None = None, place: str = "") -> RunConfig:
     """A checked config from plain values.
 
     Args:
         values: Field names and values.
-        preset: Name of settings that fields not in ``values`` take; see :data:`PRESETS`.
+        preset: Name of settings that fields not in ``values`` take, if not its own ``preset``;
+            see :data:`PRESETS`.
         place: Where the values are from, for the error's sentence.
 
     Raises:
         ConfigError: Naming the field, what was given and what is allowed.
+        DataError: If a behaviour is named that cannot be read.
     """
-    if preset is not None and preset not in PRESETS:
+    preset = preset or values.get("preset")
+    values = {name: value for name, value in values.items() if name != "preset"}
+    if preset is not None and str(preset) not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown: the presets are {', '.join(PRESETS)}.")
+    values = _with_task(_with_behaviour({**PRESETS.get(preset or "", {}), **values}))
     try:
-        return RunConfig(**{**PRESETS.get(preset or "", {}), **values})
+        return RunConfig(**values)
     except ValidationError as error:
         raise ConfigError(_sentence(error, place)) from None
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The fields of a TOML file; paths in it are relative to the working directory.
+def read_toml(path: Path, *, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The fields of a TOML file, those of its ``base`` filled in.
+
+    Args:
+        path: The file. Its ``base``, another such file, is relative to it; all other paths are
+            relative to the working directory.
+        below: The files whose base this is.
 
     Raises:
-        ConfigError: If it does not exist or is not TOML; names the line.
+        ConfigError: If it does not exist, is not TOML, or is its own base; names the line.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"config {str(path)!r} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} is not TOML: {error}.") from None
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str) or path.resolve() in below:
+        raise ConfigError(f"base {base!r} of {str(path)!r} must be another TOML file.")
+    return {**read_toml(path.parent / base, below=(*below, path.resolve())), **values}
+
+
+def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with what their behaviour has: it serves as its own queries and pairs."""
+    name = values.get("behaviour")
+    if not isinstance(name, str):
+        return values
+    if values.get("task"):
+        raise ConfigError("behaviour and task exclude each other: drop one of them.")
+    behaviour = load_behaviour(name)
+    filled: dict[str, Any] = {"queries": name}
+    if not values.get("judge"):
+        if not behaviour.judge:
+            raise ConfigError(f"behaviour {name!r} names no judge: give one with --judge.")
+        filled |= {"judge": behaviour.judge, "threshold": behaviour.threshold}
+    if behaviour.pairs and not values.get("steering") and values.get("method") != "mc":
+        filled["pairs"] = name
+    return {**filled, **values}
+
+
+def _with_task(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with a task as queries and judge."""
+    if not values.get("task"):
+        return values
+    name = f"inspect:{values['task']}"
+    for field in ("queries", "judge", "column"):
+        if values.get(field) not in (None, name):
+            raise ConfigError(
+                f"{field} and task exclude each other: a task brings its queries and its scorer. "
+                f"For its queries alone, give queries {name!r} and a judge."
+            )
+    return {**values, "queries": name, "judge": name}
 
 
 def _sentence(error: ValidationError, place: str) -> str:

@@ -1,18 +1,27 @@
-"""Query sets and contrast pairs from files.
+"""Where do a run's queries and contrast pairs come from?
 
-JSONL, JSON, CSV, Parquet, or a Hugging Face data set id. The prompt is in the first
-column that is there of ``messages``, ``prompt``, ``forbidden_prompt``, ``instruction``,
-``goal``; ``id`` and ``category`` or ``tags`` are read where present.
+Queries: a JSONL, JSON, CSV or Parquet file, a Hugging Face data set id, a known query set
+(``strongreject``, ``harmbench=FILE`` ...; see :mod:`tailcast.query_sets`), a behaviour (see
+:mod:`tailcast.behaviours`), or ``inspect:TASK`` for the samples of an Inspect task. Pairs: a file,
+or a behaviour.
 """
 
-import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from tailcast.errors import DataError, MissingExtra
+from tailcast.behaviours import is_behaviour, load_behaviour, pairs_of_rows
+from tailcast.errors import DataError
+from tailcast.query_sets import (
+    PROMPT_COLUMNS,
+    checked_messages,
+    queries_of_rows,
+    query_id,
+    query_rows,
+)
+from tailcast.rows import read_rows
 from tailcast.types import ContrastPair, Query
 
 __all__ = [
@@ -21,13 +30,9 @@ __all__ = [
     "load_prompts",
     "load_queries",
     "load_weights",
+    "pairs_digest",
     "queries_digest",
-    "read_rows",
 ]
-
-PROMPT_COLUMNS = ("messages", "prompt", "forbidden_prompt", "instruction", "goal")
-
-_Row = tuple[str, dict[str, Any]]  # place for messages, fields
 
 
 def load_queries(
@@ -36,7 +41,7 @@ def load_queries(
     column: str | None = None,
     limit: int | None = None,
 ) -> list[Query]:
-    """Queries from a file, a data set id, or a list of prompts or queries.
+    """Queries from a file, a data set id, a query set's or behaviour's name, or a list.
 
     Args:
         source: Where from.
@@ -44,18 +49,20 @@ def load_queries(
         limit: Keep the first this many.
 
     Raises:
-        DataError: If there is no such file, no row, a row without a prompt, or two queries
-            of one id; names the file and the line.
+        DataError: If there is no such file, no row, a row without a prompt, messages that
+            cannot be measured, or two queries of one id; names the file and the line.
     """
+    name = str(source) if isinstance(source, str | Path) else "the list of queries"
     if not isinstance(source, str | Path):
-        queries = [
-            item if isinstance(item, Query) else Query.user(f"q{number}", str(item))
-            for number, item in enumerate(source)
-        ]
-        name = "the list of queries"
+        queries = [_listed(item, number) for number, item in enumerate(source)]
+    elif name.startswith("inspect:"):
+        from tailcast.judges.inspect_tasks import queries_of_task
+
+        queries = queries_of_task(name.removeprefix("inspect:"))
+    elif is_behaviour(source):
+        queries = list(load_behaviour(source).queries)
     else:
-        name = str(source)
-        queries = [_query(row, number, column) for number, row in enumerate(_rows(source))]
+        queries = queries_of_rows(query_rows(source), column)
     if not queries:
         raise DataError(f"{name} holds no query: give at least one row with a prompt.")
     seen: set[str] = set()
@@ -67,19 +74,15 @@ def load_queries(
 
 
 def load_pairs(source: str | Path) -> list[ContrastPair]:
-    """Contrast pairs {"prompt", "unsafe", "safe"} from a file.
+    """Contrast pairs {"prompt", "unsafe", "safe"} from a file, or those of a behaviour.
 
     Raises:
         DataError: As :func:`load_queries`, or if a field is missing or empty.
     """
-    pairs = []
-    for place, row in _rows(source):
-        missing = [key for key in ("prompt", "unsafe", "safe") if not row.get(key)]
-        if missing:
-            raise DataError(
-                f'{place} has no {missing[0]!r}: a pair is {{"prompt","unsafe","safe"}}.'
-            )
-        pairs.append(ContrastPair(str(row["prompt"]), str(row["unsafe"]), str(row["safe"])))
+    if is_behaviour(source):
+        pairs = list(load_behaviour(source).pairs)
+    else:
+        pairs = pairs_of_rows(read_rows(source))
     if not pairs:
         raise DataError(f"{source} holds no pair: give at least two.")
     return pairs
@@ -103,7 +106,7 @@ def load_weights(source: str | Path, column: str, query_ids: Sequence[str]) -> l
             a query has none; names the file and the line.
     """
     found: dict[str, float] = {}
-    for number, (place, fields) in enumerate(_rows(source)):
+    for number, (place, fields) in enumerate(read_rows(source)):
         if column not in fields:
             raise DataError(
                 f"{place} has no column {column!r}: its columns are {', '.join(fields)}."
@@ -114,7 +117,7 @@ def load_weights(source: str | Path, column: str, query_ids: Sequence[str]) -> l
             weight = -1.0
         if not 0 <= weight < float("inf"):
             raise DataError(f"{place}: weight {fields[column]!r} is no number of at least 0.")
-        found[str(fields.get("id") or fields.get("query_id") or f"q{number}")] = weight
+        found[query_id(fields, number)] = weight
     missing = [one for one in query_ids if one not in found]
     if missing:
         raise DataError(f"{source} has no weight of query {missing[0]!r}: give one for each query.")
@@ -122,136 +125,23 @@ def load_weights(source: str | Path, column: str, query_ids: Sequence[str]) -> l
 
 
 def queries_digest(queries: Iterable[Query]) -> str:
-    """Digest of ids and messages, for the manifest."""
-    text = json.dumps([[query.id, query.messages] for query in queries], sort_keys=True)
+    """Digest of ids, messages and targets, for the manifest."""
+    rows = [[one.id, one.messages, *([one.target] if one.target else [])] for one in queries]
+    text = json.dumps(rows, sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]
 
 
-def read_rows(path: Path) -> Iterator[_Row]:
-    """Rows of a JSONL, JSON, CSV or Parquet file, each with its place for messages.
-
-    Raises:
-        DataError: If there is no such file, or it cannot be read as one.
-    """
-    if not path.is_file():
-        raise DataError(f"file {str(path)!r} does not exist: check the path.")
-    yield from _rows(path)
+def pairs_digest(source: str | Path) -> str:
+    """Digest of contrast pairs, for the manifest: of the file's bytes, or of a behaviour's."""
+    path = Path(source)
+    if path.is_file():
+        return sha256(path.read_bytes()).hexdigest()[:16]
+    text = json.dumps([[one.prompt, one.unsafe, one.safe] for one in load_pairs(source)])
+    return sha256(text.encode()).hexdigest()[:16]
 
 
-def _query(row: _Row, number: int, column: str | None) -> Query:
-    place, fields = row
-    columns = (column,) if column else PROMPT_COLUMNS
-    found = next((name for name in columns if fields.get(name) not in (None, "")), None)
-    if found is None:
-        raise DataError(
-            f"{place} has no prompt: none of the columns {', '.join(columns)} is there and filled "
-            f"(its columns are {', '.join(map(str, fields)) or 'none'})."
-        )
-    id = str(fields.get("id") or fields.get("query_id") or f"q{number}")
-    tags = fields.get("tags") or fields.get("category") or ()
-    tags = (tags,) if isinstance(tags, str) else tuple(map(str, tags))
-    if found == "messages" or isinstance(fields[found], list):
-        return Query(id, _messages(fields[found], place), tags)
-    return Query.user(id, str(fields[found]), tags)
-
-
-def _messages(value: Any, place: str) -> tuple[dict[str, str], ...]:
-    try:
-        value = json.loads(value) if isinstance(value, str) else value
-        messages = tuple(
-            {"role": str(message["role"]), "content": message["content"]} for message in value
-        )
-    except (ValueError, TypeError, KeyError):
-        messages = ()
-    if not messages or messages[-1]["role"] != "user":
-        raise DataError(
-            f'{place}: messages must be a list of {{"role","content"}} that ends with a user.'
-        )
-    if not all(isinstance(message["content"], str) for message in messages):
-        raise DataError(f"{place}: only text messages can be measured, this one has other parts.")
-    return messages
-
-
-def _rows(source: str | Path) -> Iterator[_Row]:
-    """Rows of a file or data set with the place that an error would name."""
-    path = Path(source).expanduser()
-    readers = {
-        ".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet
-    }  # fmt: skip
-    if not path.exists():
-        text = str(source)
-        if path.suffix or text.count("/") != 1 or text.startswith((".", "/", "~")):
-            raise DataError(f"file {text!r} does not exist: check the path.")
-        yield from _hub(text)
-        return
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path} is none of {', '.join(readers)}: convert it to one of them.")
-    try:
-        yield from readers[path.suffix.lower()](path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-
-
-def _jsonl(path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
-        if line.strip():
-            yield f"{path} line {number}", _object(line, f"{path} line {number}")
-
-
-def _object(text: str, place: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place} is not JSON: {error.msg} at column {error.colno}.") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{place} is not a JSON object: write one object a line.")
-    return value
-
-
-def _json(path: Path) -> Iterator[_Row]:
-    try:
-        rows = json.loads(path.read_text("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON: {error.msg} at line {error.lineno}.") from error
-    if not isinstance(rows, list):
-        raise DataError(f"{path} is not a list of objects.")
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise DataError(f"{path} item {number} is not a JSON object.")
-        yield f"{path} item {number}", row
-
-
-def _csv(path: Path) -> Iterator[_Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            if None in row:
-                raise DataError(f"{path} line {reader.line_num} has more fields than the header.")
-            yield f"{path} line {reader.line_num}", row
-
-
-def _parquet(path: Path) -> Iterator[_Row]:
-    from pyarrow import ArrowInvalid, parquet
-
-    try:
-        table = parquet.read_table(path)
-    except ArrowInvalid as error:
-        raise DataError(f"{path} is not a Parquet file: {error}.") from error
-    for number, row in enumerate(table.to_pylist(), 1):
-        yield f"{path} row {number}", row
-
-
-def _hub(name: str) -> Iterator[_Row]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtra("datasets", "datasets", f"reading the data set {name!r}") from error
-    try:
-        rows = datasets.load_dataset(name)
-    except Exception as error:  # the hub's client raises many kinds
-        raise DataError(
-            f"data set {name!r} cannot be loaded: {str(error).splitlines()[0]}"
-        ) from error
-    split = next(iter(rows))
-    for number, row in enumerate(rows[split], 1):
-        yield f"{name} split {split} row {number}", row
+def _listed(item: object, number: int) -> Query:
+    """A query of a list: a prompt, or a query with messages that can be measured."""
+    if not isinstance(item, Query):
+        return Query.user(f"q{number}", str(item))
+    return replace(item, messages=checked_messages(item.messages, f"query {item.id!r}"))

@@ -45,12 +45,14 @@ class Query:
     Attributes:
         id: Name of the query, unique in its set.
         messages: Chat messages, each {"role", "content"}; the last one is the user's.
-        tags: Free labels, for example the category.
+        tags: Free labels, for example the category; "base:NAME" names the base query.
+        target: Right answers, for judges that compare with them.
     """
 
     id: str
     messages: tuple[dict[str, str], ...]
     tags: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -111,8 +113,9 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
 
     judge: str = Field(
         "refusal",
-        description="refusal, pattern:REGEX, python:MODULE:FUNCTION, a judge model (strongreject, "
-        "strongreject-rubric, harmbench, llama-guard, wildguard, classifier), or a .toml file.",
+        description="refusal, agreement, compliance, no-doubt, pattern:REGEX, "
+        "python:MODULE:FUNCTION, a judge model (strongreject, strongreject-rubric, harmbench, "
+        "llama-guard, wildguard, classifier), a .toml file, or inspect:SCORER.",
     )
     threshold: float | None = Field(
         None, gt=0, le=1, description="A hit is a score of at least this; the judge's own if none."
@@ -135,6 +138,11 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
     )
     screen_share: float = Field(0.05, gt=0, le=1, description="That share.")
     judge_label: str | None = Field(None, description="Label of judge classifier that is a hit.")
+    judge_hit: str | None = Field(
+        None,
+        description="Values of an Inspect scorer that are hits: incorrect, correct, a value such "
+        "as I, or a comparison such as '>= 0.5'; see docs/inspect.md.",
+    )
     judge_workers: int = Field(16, ge=1, description="Requests to it under way at one time.")
     judge_rate: float | None = Field(None, gt=0, description="Requests a second, at most.")
     judge_calls: int | None = Field(
@@ -328,6 +336,8 @@ class Judge:
         fingerprint: What decides the scores besides the specification: a model's weights, a
             prompt, a reading; empty for judges that have none.
         usage: What it has done so far and what that cost; None for judges that do not count.
+        check: Callable (query) that raises where it cannot judge answers to a query, asked before
+            anything is drawn; None for judges that take every query.
     """
 
     spec: str
@@ -337,6 +347,7 @@ class Judge:
     many: Callable[[Query, Sequence[str]], Sequence[float | Exception]] | None = None
     fingerprint: str = ""
     usage: Callable[[], dict[str, int]] | None = None
+    check: Callable[[Query], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ __all__ = [
     "chance_larger",
     "draw_risks",
     "draw_weights",
+    "draws_without_hit",
     "share_hit",
 ]
 
@@ -129,7 +130,8 @@ def draw_risks(risks: Sequence[QueryRisk], worlds: int, *, seed: int = 0) -> Ris
     weighted = [number for number, one in enumerate(risks) if one.p and one.method != "mc"]
     for number, one in enumerate(risks):
         if one.p is None:
-            high[:, number] = -np.expm1(-_rate(one) * rng.standard_exponential(worlds))
+            draws = max(draws_without_hit(one), 1e-12)
+            high[:, number] = -np.expm1(-rng.standard_exponential(worlds) / draws)
         elif one.method == "mc":
             low[:, number], high[:, number] = _of_hits(one, rng, worlds)
     if weighted:
@@ -144,13 +146,10 @@ def draw_risks(risks: Sequence[QueryRisk], worlds: int, *, seed: int = 0) -> Ris
     )
 
 
-def _rate(one: QueryRisk) -> float:
-    """1 / n of as many plain draws without a hit as would give the tighter upper end."""
+def draws_without_hit(one: QueryRisk) -> float:
+    """As many plain draws without a hit as would give the tighter upper end; 0 if there is none."""
     ends = ((one.ci_high, (1 - one.level) / 2), (one.p_high_guaranteed, 1 - one.level))
-    return min(
-        float(np.log1p(-min(end, _BELOW_ONE)) / np.log(tail)) if end < 1 else np.inf
-        for end, tail in ends
-    )
+    return max(float(np.log(tail) / np.log1p(-end)) if end < 1 else 0.0 for end, tail in ends)
 
 
 def _of_hits(one: QueryRisk, rng: np.random.Generator, worlds: int) -> tuple[Floats, Floats]:

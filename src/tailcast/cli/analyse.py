@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 
 from tailcast.cli.analyse_forecast import forecast
 from tailcast.cli.analyse_view import show_deployment, show_repeated
+from tailcast.cli.sensitivity import sensitivity
 
 __all__ = ["analyse"]
 
@@ -15,6 +16,7 @@ analyse = App(
     help_format="plaintext", result_action="return_value",
 )  # fmt: skip
 analyse.command(forecast)
+analyse.command(sensitivity)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON lines.")]
 

@@ -11,11 +11,15 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import BaseModel, Field, create_model
 
+from tailcast.cli import behaviours
 from tailcast.cli.analyse import analyse
 from tailcast.cli.calibrate import calibrate_judge, label
 from tailcast.cli.compare import compare
+from tailcast.cli.export import export
+from tailcast.cli.paraphrase import paraphrase
+from tailcast.cli.report import plot, report, report_of_demo
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
-from tailcast.config import RunConfig, make_config, read_toml
+from tailcast.config import ContrastSettings, RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, StoreError, TailcastError
 from tailcast.store import RunStore
 from tailcast.types import ModelSettings, Operator
@@ -28,11 +32,15 @@ app = App(
     help_format="plaintext",
     result_action="return_value",
 )
+app.register_install_completion_command()
 app.command(analyse)
 app.command(compare)
+app.command(paraphrase)
 
 app.command(label)
 app.command(calibrate_judge)
+app.command(report)
+app.command(plot)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON lines.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", negative=(), help="No progress.")]
@@ -51,6 +59,8 @@ def _flags() -> type[BaseModel]:
 
 
 Flags = _flags()
+Contrast = Annotated[ContrastSettings | None, Parameter(name="*")]
+Part = Annotated[Literal["pairs", "system-prompts"] | None, Parameter(name="--from")]
 RunFlags = Annotated[Flags | None, Parameter(name="*")]  # type: ignore[valid-type]
 
 
@@ -60,6 +70,9 @@ def run(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Run what a TOML file says; every field is also a flag, which wins.
+
+    A file may name another as its base, whose fields it has unless it says otherwise, and a
+    preset.
 
     A run that was interrupted goes on where it stopped; a finished one does nothing.
 
@@ -88,14 +101,18 @@ def steer(
     *, model: str, out: Path, pairs: Path | None = None, harmful: Path | None = None,
     harmless: Path | None = None, layer: str = "auto", operator: Operator | None = None,
     reading: Literal["response", "prompt"] = "response", adapter: str | None = None,
-    device: str = "auto", dtype: str = "auto",
+    device: str = "auto", dtype: str = "auto", behaviour: str | None = None,
+    part: Part = None, contrast: Contrast = None,
 ) -> None:  # fmt: skip
     """Fit a steering vector from contrast pairs, or a refusal direction from prompts.
+
+    With --behaviour NAME the pairs are the behaviour's, or, with --from system-prompts, those
+    of the model's own answers under its contrast system prompts that its judge tells apart.
 
     Args:
         model: Directory, gguf file, hub id or "embedded".
         out: File to write, *.safetensors.
-        pairs: Pairs {"prompt", "unsafe", "safe"}, one a line.
+        pairs: Pairs {"prompt", "unsafe", "safe"}, one a line, or a behaviour.
         harmful: Prompts that the model refuses, for a refusal direction.
         harmless: Prompts that it answers.
         layer: A number, "auto" by held-out score, or "all".
@@ -104,14 +121,15 @@ def steer(
         adapter: PEFT adapter of the model.
         device: auto, cuda, mps, cpu.
         dtype: auto, bfloat16, float32.
+        behaviour: Name, folder or file of a behaviour.
+        part: What of the behaviour is used; its pairs, if not said and it has some.
     """
     from tailcast.models import load_target
-    from tailcast.pipeline.steer import fit_from_files
+    from tailcast.pipeline.steer import Sources, fit_from_files
 
     settings = ModelSettings(model=model, adapter=adapter, device=device, dtype=dtype)
-    vectors = fit_from_files(
-        lambda: load_target(settings), out, (pairs, harmful, harmless), layer, operator, reading
-    )
+    sources = Sources(pairs, harmful, harmless, behaviour, part, contrast or ContrastSettings())
+    vectors = fit_from_files(lambda: load_target(settings), out, sources, layer, operator, reading)
     for vector in vectors:
         print(f"{out}  {vector.operator} at layer {vector.layer}, norm {vector.norm:.4g}")
 
@@ -146,6 +164,10 @@ def show(directory: Path, /, *, json: Json = False) -> None:
     show_estimates(store.read_lines("estimates.jsonl"), store.path, as_json=json)
 
 
+app.command(behaviours.list_behaviours, name="behaviours")
+app.command(behaviours.list_query_sets, name="query-sets")
+
+
 @app.command
 def explain(
     directory: Path, query: str, /, *, method: str | None = None, show_text: bool = False,
@@ -160,7 +182,7 @@ def explain(
         show_text: Show the completions too.
         plot: Also draw the weights to this picture (png, svg or pdf).
     """
-    from tailcast.pipeline.explain import as_json, explain, plot_explanation
+    from tailcast.analysis.explain import as_json, explain, plot_explanation
 
     found = explain(_existing(directory), query, method)
     if plot is not None:
@@ -177,12 +199,15 @@ def _existing(directory: Path) -> RunStore:
     return RunStore(directory)
 
 
+app.command(export)
+
+
 @app.command
 def demo(
     *, out: Path = Path("tailcast-demo"), samples: int = 300, json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Measure the embedded model: fit a vector, choose a proposal, estimate 12 queries.
+    """Measure the embedded model on 12 queries, and write report.html into the run directory.
 
     Args:
         out: Run directory.
@@ -202,6 +227,7 @@ def demo(
         "out": str(out),
     }
     _run(values, None, json, quiet)
+    report_of_demo(out)
 
 
 def _given(flags: BaseModel | None) -> dict[str, Any]:

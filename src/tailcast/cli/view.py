@@ -26,7 +26,7 @@ from tailcast.progress import Progress
 from tailcast.store import RunStore
 
 if TYPE_CHECKING:
-    from tailcast.pipeline.explain import Explanation
+    from tailcast.analysis.explain import Explanation
     from tailcast.pipeline.plan import Plan
 
 __all__ = ["console", "progress_view", "show_estimates", "show_explanation", "show_plan"]

@@ -1,6 +1,7 @@
 """From a judge's settings to the judge.
 
 refusal                   hit when the completion holds no refusal phrase
+agreement, compliance, no-doubt    phrases, see :mod:`tailcast.judges.behaviours`
 pattern:REGEX             hit when the regular expression is found in the completion
 python:MODULE:FUNCTION    a function (query, completion) -> score in [0, 1] or bool; it may
                           carry an attribute ``settled``, a function (query, completion so
@@ -8,6 +9,7 @@ python:MODULE:FUNCTION    a function (query, completion) -> score in [0, 1] or b
 strongreject ...          a judge model by the name of its recipe, see ``recipes/``
 FILE.toml                 a judge model by a recipe of one's own
 classifier                a sequence-classification model, named by judge_model
+inspect:SPEC              a scorer of Inspect AI, or the scorer of a task
 """
 
 import importlib
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tailcast.errors import JudgeError
-from tailcast.judges import refusal
+from tailcast.judges import behaviours, refusal
 from tailcast.judges.recipes import known_recipes
 from tailcast.types import Judge, JudgeSettings, Query
 
@@ -43,6 +45,8 @@ def build_judge(settings: JudgeSettings | str) -> Judge:
     kind, _, rest = spec.partition(":")
     if spec == "refusal":
         return Judge(spec, refusal.score, threshold, refusal.settled)
+    if spec in behaviours.JUDGES:
+        return Judge(spec, behaviours.JUDGES[spec][0], threshold, behaviours.JUDGES[spec][1])
     if kind == "pattern" and rest:
         score = _pattern(rest)
         return Judge(spec, score, threshold, None if _LOOKS_AHEAD.search(rest) else _once(score))
@@ -53,8 +57,13 @@ def build_judge(settings: JudgeSettings | str) -> Judge:
         from tailcast.judges.model_judge import model_judge
 
         return model_judge(settings)
+    if kind == "inspect" and rest:
+        from tailcast.judges.inspect_judge import inspect_judge
+
+        return inspect_judge(settings)
     raise JudgeError(
-        f"judge {spec!r} is none of refusal, pattern:REGEX, python:MODULE:FUNCTION, classifier, "
+        f"judge {spec!r} is none of refusal, {', '.join(behaviours.JUDGES)}, pattern:REGEX, "
+        "python:MODULE:FUNCTION, inspect:SPEC, classifier, "
         f"{', '.join(known_recipes())} and a .toml file."
     )
 

@@ -113,6 +113,11 @@ class HuggingFaceTarget:
         """Prompt tokens, by the model's own chat template with a generation prompt."""
         messages = [*query.messages]
         if self.system_prompt is not None:
+            if messages[0]["role"] == "system":
+                raise ModelError(
+                    f"query {query.id!r} has a system message of its own: drop system_prompt, or "
+                    "the message."
+                )
             messages.insert(0, {"role": "system", "content": self.system_prompt})
         if self.plain_prompt:
             text = "\n".join(message["content"] for message in messages)

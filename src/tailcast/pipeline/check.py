@@ -25,10 +25,10 @@ def history_case(history: History, continuations: int = 1) -> Case:
 
 
 def audits_of(queries: Sequence[Query], cases: Mapping[str, Case], level: float) -> list[Audit]:
-    """The audit of all queries, then of each tag that is not on all of them."""
+    """The audit of all queries, then of each tag, bases apart, that is not on all of them."""
     if not cases:
         return []
-    tags = sorted({tag for query in queries for tag in query.tags})
+    tags = sorted({tag for one in queries for tag in one.tags if not tag.startswith("base:")})
     groups = {"all": [query.id for query in queries]}
     groups |= {tag: [one.id for one in queries if tag in one.tags] for tag in tags}
     whole = len(queries)

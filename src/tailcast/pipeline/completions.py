@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tailcast.analysis.draws import Draws, read_draws, read_round
 from tailcast.errors import StoreError
 from tailcast.mixtures import Mixture
-from tailcast.pipeline.shards import Draws, read_draws
-from tailcast.pipeline.weigh import read_round
 from tailcast.proposals import Proposal
 from tailcast.stats import Measured, betting_upper_bound, weighted_hits_interval
 from tailcast.store import RunStore

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from tailcast.data import read_rows
 from tailcast.errors import DataError, StoreError
 from tailcast.pipeline.completions import DRAWN, LAWS, TARGET, Completion, Judged, read_judged
+from tailcast.rows import read_file
 from tailcast.stats import inclusion_probabilities, mean_shares, systematic_sample
 from tailcast.store import RunStore
 
@@ -275,7 +275,7 @@ def read_labels(path: Path, sample: Sample) -> Labels:
 
 def _label_rows(path: Path) -> Iterator[tuple[str, str, str]]:
     """Place, id and label of every row."""
-    for place, fields in read_rows(path):
+    for place, fields in read_file(path):
         if "id" not in fields or "label" not in fields:
             raise DataError(
                 f"{place} has no field {'label' if 'id' in fields else 'id'}: a label is "

@@ -10,15 +10,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tailcast.analysis.draws import Draws, read_draws
+from tailcast.behaviours import is_behaviour
 from tailcast.config import RunConfig
-from tailcast.data import load_queries, queries_digest
+from tailcast.data import load_queries, pairs_digest, queries_digest
 from tailcast.errors import StoreError
 from tailcast.judges import build_judge
 from tailcast.models import build_engine, load_target, planned_rows
 from tailcast.pipeline.check import Case, audits_of, compared, history_case
 from tailcast.pipeline.rounds import run_rounds
 from tailcast.pipeline.select import Selection, select_proposals
-from tailcast.pipeline.shards import Bench, Draws, Rows, draw_stage, read_draws
+from tailcast.pipeline.shards import Bench, Rows, draw_stage
 from tailcast.pipeline.steer import steering_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
@@ -67,6 +69,9 @@ def run(
     )
     queries = queries[: config.limit]
     judge = inputs.judge or build_judge(config.judge_settings)
+    for query in queries:
+        if judge.check is not None:
+            judge.check(query)
     with store.locked():
         facts = _facts(config, queries, inputs)
         if judge.fingerprint:
@@ -215,10 +220,10 @@ def _selection(
 def _facts(config: RunConfig, queries: Sequence[Query], inputs: Inputs) -> dict[str, str]:
     """Digests of what the config names and could have changed since."""
     facts = {"queries": queries_digest(queries)}
-    for name in ("steering", "pairs"):
-        path = getattr(config, name)
-        if path and Path(path).is_file():
-            facts[name] = sha256(Path(path).read_bytes()).hexdigest()[:16]
+    if config.steering and Path(config.steering).is_file():
+        facts["steering"] = sha256(Path(config.steering).read_bytes()).hexdigest()[:16]
+    if config.pairs and (Path(config.pairs).is_file() or is_behaviour(config.pairs)):
+        facts["pairs"] = pairs_digest(config.pairs)
     if inputs.steering is not None:
         facts["steering"] = sha256(inputs.steering.direction.tobytes()).hexdigest()[:16]
     return facts

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tailcast.analysis.draws import Draws, read_draws
 from tailcast.config import RunConfig
-from tailcast.pipeline.shards import Bench, Draws, draw_stage, read_draws
+from tailcast.pipeline.shards import Bench, draw_stage
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal, ProposalGrid, StreamKey
 from tailcast.sampling import score

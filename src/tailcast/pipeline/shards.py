@@ -7,13 +7,10 @@ query, number): what is on disk never depends on restarts or on when a block was
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
 
 from tailcast.config import RunConfig
-from tailcast.errors import ModelError, StoreError
+from tailcast.errors import ModelError
 from tailcast.judges import is_refusal, judge_texts, screened
 from tailcast.models import is_out_of_memory
 from tailcast.progress import Progress
@@ -27,18 +24,15 @@ from tailcast.types import (
     SampleBatch,
     SteeringVector,
     Target,
-    Verdicts,
 )
 
 __all__ = [
     "BLOCK_QUERIES",
     "SHARD_DRAWS",
     "Bench",
-    "Draws",
     "Rows",
     "Todo",
     "draw_stage",
-    "read_draws",
     "stops_of",
 ]
 
@@ -81,47 +75,6 @@ def stops_of(judge: Judge, queries: Sequence[Query], config: RunConfig) -> Stops
 
     asks = config.settle and judge.settled is not None
     return Stops(settled if asks else None, is_refusal, config.roulette)
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The draws of a query in a stage with their verdicts, shards put together.
-
-    Attributes:
-        batches: The shards' samples, in order.
-        log_weights: log p - log q of each draw, [n].
-        verdicts: The shards' verdicts, in order.
-    """
-
-    batches: tuple[SampleBatch, ...]
-    log_weights: NDArray[np.float64]
-    verdicts: tuple[Verdicts, ...]
-
-    @property
-    def hits(self) -> NDArray[np.bool_]:
-        """H of each draw, [n]; False where the judge failed."""
-        return np.concatenate([one.hits for one in self.verdicts])
-
-    @property
-    def failed(self) -> NDArray[np.bool_]:
-        """Where the judge failed, [n]."""
-        return np.concatenate([one.failed for one in self.verdicts])
-
-    @property
-    def cost(self) -> dict[str, int]:
-        """Token forwards of the draws, and distinct completions that the judge had to score."""
-        scored = [
-            {
-                text
-                for text, finish, share in zip(batch.texts, batch.finish, one.shares, strict=True)
-                if share and finish not in ("settled", "roulette")
-            }
-            for batch, one in zip(self.batches, self.verdicts, strict=True)
-        ]
-        return {
-            "token_forwards": sum(batch.token_forwards for batch in self.batches),
-            "judge_calls": sum(map(len, scored)),
-        }
 
 
 def draw_stage(
@@ -173,29 +126,6 @@ def _next_shards(
     ]
     end = min(begun, default=start + SHARD_DRAWS)
     return [(one, (start, min(end, draws[one.id]))) for one in block if draws[one.id] > start]
-
-
-def read_draws(store: RunStore, stage: str, query_id: str) -> Draws:
-    """All draws of a query in a stage from disk.
-
-    Raises:
-        StoreError: If there are none, or a file is damaged.
-    """
-    shards = store.shards(stage, query_id)
-    if not shards:
-        raise StoreError(f"{store.path} holds no draws of {query_id} in {stage}: run it again.")
-    verdicts = tuple(store.read_verdicts(stage, query_id, shard) for shard in shards)
-    batches = tuple(
-        _weighted(store.read_batch(stage, query_id, shard), one.shares)
-        for shard, one in zip(shards, verdicts, strict=True)
-    )
-    return Draws(batches, np.concatenate([batch.log_weights for batch in batches]), verdicts)
-
-
-def _weighted(batch: SampleBatch, shares: NDArray[np.float64]) -> SampleBatch:
-    """The batch with draws that a screen let through to the judge counting for the others."""
-    added = -np.log(np.where(shares > 0, shares, 1.0))
-    return replace(batch, log_roulette=batch.log_roulette + added)
 
 
 def _covered(store: RunStore, stage: str, query_id: str) -> int:

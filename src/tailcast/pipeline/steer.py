@@ -1,65 +1,165 @@
 """From files to a steering vector, for a run and for ``tailcast steer``."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tailcast.config import RunConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from tailcast.behaviours import Behaviour, load_behaviour
+from tailcast.config import ContrastSettings, RunConfig
 from tailcast.data import load_pairs, load_prompts
 from tailcast.errors import ConfigError, SteeringError
+from tailcast.judges import build_judge
 from tailcast.models import HuggingFaceTarget
 from tailcast.progress import Progress
 from tailcast.steering import (
     choose_layer,
-    fit_mean_difference,
     fit_refusal_direction,
     load_steering,
     save_steering,
 )
-from tailcast.steering.mean_difference import Reading
+from tailcast.steering.mean_difference import Reading, as_vectors, read_differences
+from tailcast.steering.system_prompts import read_contrast
 from tailcast.store import RunStore
-from tailcast.types import ContrastPair, Operator, Positions, SteeringVector, Target
+from tailcast.types import (
+    ContrastPair,
+    JudgeSettings,
+    Operator,
+    Positions,
+    SamplingSettings,
+    SteeringVector,
+    Target,
+)
 
-__all__ = ["fit_from_files", "steering_of"]
+__all__ = ["Sources", "fit_from_files", "steering_of"]
 
-Sources = tuple[Path | None, Path | None, Path | None]
+
+@dataclass(frozen=True)
+class Sources:
+    """What a steering vector is fitted from: one of pairs, two prompt files, a behaviour.
+
+    Attributes:
+        pairs: File of contrast pairs, or a behaviour that has some.
+        harmful: File of prompts that the model refuses.
+        harmless: File of prompts that it answers.
+        behaviour: Name, folder or file of a behaviour.
+        part: "pairs" or "system-prompts" of the behaviour; None for pairs where it has some.
+        contrast: How the model answers under the system prompts.
+    """
+
+    pairs: Path | None = None
+    harmful: Path | None = None
+    harmless: Path | None = None
+    behaviour: str | None = None
+    part: str | None = None
+    contrast: ContrastSettings = field(default_factory=ContrastSettings)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of the files and behaviours that are given."""
+        names = ("pairs", "harmful", "harmless", "behaviour")
+        return tuple(name for name in names if getattr(self, name) is not None)
 
 
 def fit_from_files(
     load: Callable[[], HuggingFaceTarget], out: Path, sources: Sources, layer: str,
     operator: Operator | None, reading: Reading,
 ) -> list[SteeringVector]:  # fmt: skip
-    """Fit from (pairs, harmful, harmless) files and save.
+    """Fit a steering vector and save it.
 
     Args:
         load: Loads the model, after the files have been read.
         out: File to write.
-        sources: Pairs, or harmful and harmless prompts; None for what is not given.
+        sources: What it is fitted from.
         layer: A number, "auto" or "all".
         operator: How the vector will steer; None for the usual one of the source.
         reading: What a pair's response is read at.
 
     Raises:
-        ConfigError: If neither pairs nor both prompt files are given, the name does not end
-            in .safetensors, or the layer is none of the forms above.
+        ConfigError: If not exactly one source is given, the name does not end in
+            .safetensors, the layer is none of the forms above, or the behaviour lacks what is
+            asked of it.
+        SteeringError: If the source is too small, or too few answers survive the judge.
     """
-    pairs, harmful, harmless = sources
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out} must end in .safetensors.")
     if not (layer in ("auto", "all") or layer.isdecimal()):
         raise ConfigError(f"--layer {layer!r} is none of auto, all and a number from 0 up.")
-    if pairs is not None and harmful is None and harmless is None:
-        if operator == "ablate":
-            raise ConfigError("ablate needs a refusal direction: give --harmful and --harmless.")
-        vectors = _from_pairs(load_pairs(pairs), load(), layer, reading)
-    elif pairs is None and harmful is not None and harmless is not None:
-        prompts = load_prompts(harmful), load_prompts(harmless)
+    if sources.given == ("harmful", "harmless"):
+        prompts = load_prompts(str(sources.harmful)), load_prompts(str(sources.harmless))
         number = int(layer) if layer.isdecimal() else None
         vectors = [
             fit_refusal_direction(load(), *prompts, operator=operator or "ablate", layer=number)
         ]
+    elif operator == "ablate":
+        raise ConfigError("ablate needs a refusal direction: give --harmful and --harmless.")
+    elif sources.given == ("pairs",):
+        vectors = _from_pairs(load_pairs(str(sources.pairs)), load(), layer, reading)
+    elif sources.given == ("behaviour",):
+        vectors = _from_behaviour(load, sources, layer, reading)
     else:
-        raise ConfigError("give --pairs, or --harmful together with --harmless.")
+        raise ConfigError("give --pairs, or --behaviour, or --harmful together with --harmless.")
     save_steering(vectors, out)
+    return vectors
+
+
+def _from_behaviour(
+    load: Callable[[], HuggingFaceTarget], sources: Sources, layer: str, reading: Reading
+) -> list[SteeringVector]:
+    """Vectors from a behaviour's pairs or from answers under its system prompts."""
+    behaviour = load_behaviour(sources.behaviour or "")
+    parts = {"pairs": behaviour.pairs, "system-prompts": behaviour.system_prompts}
+    part = sources.part or next((name for name, some in parts.items() if some), "pairs")
+    if not parts[part]:
+        other = next((f": use --from {name}" for name, some in parts.items() if some), "")
+        raise ConfigError(f"behaviour {sources.behaviour!r} has no {part}{other}.")
+    if part == "pairs":
+        return _from_pairs(behaviour.pairs, load(), layer, reading)
+    if reading != "response":
+        raise ConfigError("answers under system prompts are read over the response only.")
+    return _from_system_prompts(behaviour, load, layer, sources.contrast)
+
+
+def _from_system_prompts(
+    behaviour: Behaviour, load: Callable[[], HuggingFaceTarget], layer: str,
+    settings: ContrastSettings,
+) -> list[SteeringVector]:  # fmt: skip
+    """Vectors from the model's own answers under contrast system prompts."""
+    spec = settings.judge or behaviour.judge
+    if not spec:
+        raise ConfigError(f"behaviour {behaviour.name!r} names no judge: give one with --judge.")
+    usual = None if settings.judge else behaviour.threshold
+    asked = JudgeSettings(
+        judge=spec, threshold=settings.threshold or usual, judge_model=settings.judge_model,
+        judge_server=settings.judge_server,
+    )  # fmt: skip
+    judges = (
+        build_judge(asked),
+        build_judge(settings.coherence) if settings.coherence else None,
+    )
+    target = load()
+    _check_layer(target, layer)
+    found = read_contrast(
+        target,
+        [(one.positive, one.negative) for one in behaviour.system_prompts],
+        behaviour.questions,
+        judges,
+        settings=SamplingSettings(
+            max_new_tokens=settings.max_new_tokens, temperature=settings.temperature
+        ),
+        rollouts=settings.rollouts,
+        seed=settings.seed,
+        needed=8 if layer == "auto" else 2,
+    )
+    vectors = _from_pairs(found.pairs, target, layer, "response", differences=found.differences)
+    for vector in vectors:
+        vector.provenance.update(
+            method="system prompts", behaviour=behaviour.name, **settings.model_dump(),
+            asked=found.asked, rates=[found.positive_rate, found.negative_rate],
+        )  # fmt: skip
+        vector.provenance["judge"] = spec
     return vectors
 
 
@@ -99,14 +199,25 @@ def steering_of(
 
 def _from_pairs(
     pairs: Sequence[ContrastPair], target: HuggingFaceTarget, layer: str, reading: Reading,
-    positions: Positions = "response",
+    positions: Positions = "response", differences: NDArray[np.float64] | None = None,
 ) -> list[SteeringVector]:  # fmt: skip
     """Vectors of the layer that is named, of the best one, or of all."""
+    _check_layer(target, layer)
     if layer == "auto":
-        return [choose_layer(target, pairs, reading=reading, positions=positions)]
-    vectors = fit_mean_difference(target, pairs, reading=reading, positions=positions)
+        return [
+            choose_layer(
+                target, pairs, reading=reading, positions=positions, differences=differences
+            )
+        ]
+    if differences is None:
+        differences = read_differences(target, pairs, reading=reading)
+    vectors = as_vectors(target, differences, reading=reading, positions=positions)
     if layer == "all":
         return vectors
-    if int(layer) >= len(vectors):
-        raise ConfigError(f"layer {layer} does not exist: the layers are 0 to {len(vectors) - 1}.")
     return [vectors[int(layer)]]
+
+
+def _check_layer(target: HuggingFaceTarget, layer: str) -> None:
+    """Refuse a layer that the model does not have."""
+    if layer.isdecimal() and int(layer) >= target.depth:
+        raise ConfigError(f"layer {layer} does not exist: the layers are 0 to {target.depth - 1}.")

@@ -1,4 +1,4 @@
-"""From a round's draws on disk to its weighted hits.
+"""What do a round's hits weigh, and what did its draws cost?
 
 Only hits need a weight. Each is scored once under every stream of the mixture; all
 log-probabilities of one weight come from one such scoring (method.md section 5).
@@ -10,15 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tailcast.mixtures import Mixture, log_ratios, streams_of
-from tailcast.pipeline.shards import BLOCK_QUERIES, Bench, Draws, Todo, read_draws
+from tailcast.analysis.draws import Draws
+from tailcast.mixtures import Mixture, streams_of
+from tailcast.pipeline.shards import BLOCK_QUERIES, Bench, Todo
 from tailcast.proposals import Proposal
 from tailcast.sampling import score
-from tailcast.stats import Round
-from tailcast.store import RunStore
 from tailcast.types import Query, Scores
 
-__all__ = ["Work", "read_round", "score_hits", "work_of"]
+__all__ = ["Work", "score_hits", "work_of"]
 
 _HANDLING = 0.5  # what sampling and judging a token costs, in forwards of one
 
@@ -78,50 +77,6 @@ class Work:
 
     draws: NDArray[np.float64]
     cost: NDArray[np.float64]
-
-
-def read_round(
-    store: RunStore, stage: str, query_id: str, mixture: Mixture, *, continuations: int = 1,
-    failed_hit: bool = False,
-) -> tuple[Round, Draws]:  # fmt: skip
-    """A round of one query, with the draws that it is made of.
-
-    Args:
-        store: Where it lies.
-        stage: Name of the round's stage.
-        query_id: Which query.
-        mixture: Its components and their draws (prefixes, where each has several continuations).
-        continuations: Of each prefix.
-        failed_hit: Whether completions that the judge failed on count as hits.
-    """
-    draws = read_draws(store, stage, query_id)
-    scored = [store.read_scores(stage, query_id, one) for one in store.shards(stage, query_id)]
-    ratios = np.concatenate([_ratios(mixture.components, one) for one in scored])
-    numbers = np.concatenate([one.draws for one in scored])
-    counted = (draws.hits | draws.failed)[numbers] if failed_hit else draws.hits[numbers]
-    numbers, ratios = numbers[counted], ratios[counted]
-    prefixes, first, member = np.unique(
-        numbers // continuations, return_index=True, return_inverse=True
-    )
-    extra = np.concatenate([batch.log_roulette for batch in draws.batches])[numbers]
-    values = np.full(len(prefixes), -np.inf)
-    np.logaddexp.at(values, member, extra)
-    found = Round(
-        counts=np.array(mixture.counts),
-        component=mixture.index(prefixes),
-        log_ratios=ratios[first],
-        log_values=values - np.log(continuations),
-    )
-    return found, draws
-
-
-def _ratios(components: Sequence[Proposal], scores: Scores) -> NDArray[np.float64]:
-    """Log q_j - log p of scored hits; NaN for components of streams that were not scored."""
-    known = [one for one in components if one.is_target or one.stream in scores.streams]
-    found = log_ratios(known, scores.token_logp, scores.token_logs, scores.streams, scores.lengths)
-    table = np.full((len(found), len(components)), np.nan)
-    table[:, [components.index(one) for one in known]] = found
-    return table
 
 
 def work_of(draws: Draws, mixture: Mixture, continuations: int) -> Work:

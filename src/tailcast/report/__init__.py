@@ -1,3 +1,8 @@
-"""From a run directory to what people look at."""
+"""From run directories to pages, figures and tables; never touches a model."""
 
-__all__ = []
+from tailcast.report.figures import DARK, KINDS, LIGHT, draw
+from tailcast.report.page import write_report
+from tailcast.report.render import save_chart
+from tailcast.report.run import Run, read_run
+
+__all__ = ["DARK", "KINDS", "LIGHT", "Run", "draw", "read_run", "save_chart", "write_report"]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailcast.errors import SteeringError
 from tailcast.models import HuggingFaceTarget
@@ -24,6 +25,7 @@ def choose_layer(
     reading: Reading = "response",
     positions: Positions = "response",
     held_out: int = 16,
+    differences: NDArray[np.float64] | None = None,
 ) -> SteeringVector:
     """The mean-difference vector of the layer that scores best on held-out pairs.
 
@@ -31,6 +33,15 @@ def choose_layer(
     strength 0, in log p(unsafe) - log p(safe) of the first 8 response tokens, in nats.
     Candidates are about nine layers between 20% and 80% of the depth; every fourth pair
     is held out, at most ``held_out``. The vector returned is then refitted on all pairs.
+
+    Args:
+        target: The model.
+        pairs: Unsafe and safe responses to the same prompts.
+        reading: What a response is read at.
+        positions: Where the vector will steer.
+        held_out: Most pairs that are held out.
+        differences: Activations of the pairs, [pairs, L, d], if they were read before, perhaps
+            under other prompts; read now if None.
 
     Returns:
         The best vector; its provenance holds every candidate's score.
@@ -43,7 +54,8 @@ def choose_layer(
             f"{len(pairs)} pairs are too few to choose a layer by held-out pairs: "
             "give at least 8, or name a layer."
         )
-    differences = read_differences(target, pairs, reading=reading)
+    if differences is None:
+        differences = read_differences(target, pairs, reading=reading)
     tested = range(0, min(len(pairs), 4 * held_out), 4)
     kept = np.delete(differences, tested, axis=0)
     fitted = as_vectors(target, kept, reading=reading, positions=positions)

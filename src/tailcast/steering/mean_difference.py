@@ -59,8 +59,9 @@ def read_differences(
     rows = []
     for number, pair in enumerate(pairs, 1):
         prompt = target.encode(Query.user(f"pair {number}", pair.prompt))
-        unsafe = _read(target, prompt, pair.unsafe, reading, number)
-        rows.append(unsafe - _read(target, prompt, pair.safe, reading, number))
+        unsafe = read_response(target, prompt, pair.unsafe, reading, name=f"pair {number}")
+        safe = read_response(target, prompt, pair.safe, reading, name=f"pair {number}")
+        rows.append(unsafe - safe)
     return np.stack(rows)
 
 
@@ -80,13 +81,22 @@ def as_vectors(
     ]
 
 
-def _read(
-    target: HuggingFaceTarget, prompt: tuple[int, ...], response: str, reading: Reading, number: int
+def read_response(
+    target: HuggingFaceTarget,
+    prompt: tuple[int, ...],
+    response: str,
+    reading: Reading,
+    *,
+    name: str,
 ) -> NDArray[np.float64]:
-    """What one response looks like at every layer, [L, d]."""
+    """What one response looks like at every layer, [L, d].
+
+    Raises:
+        SteeringError: If it has no token; says whose response it is.
+    """
     tokens = target.encode_response(response)
     if not tokens:
-        raise SteeringError(f"pair {number} has a response without a token: fill or drop it.")
+        raise SteeringError(f"{name} has a response without a token: fill or drop it.")
     if reading == "prompt":
         tokens = tokens[:1]
     states = target.activations(prompt, tokens)[:, len(prompt) :]

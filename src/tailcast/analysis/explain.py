@@ -12,14 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tailcast.analysis.draws import Draws, read_draws, read_round
 from tailcast.errors import MissingExtra, StoreError
 from tailcast.mixtures import Mixture
-from tailcast.pipeline.shards import Draws, read_draws
-from tailcast.pipeline.weigh import read_round
 from tailcast.proposals import Proposal
 from tailcast.store import RunStore
 
-__all__ = ["Explanation", "WeightedHit", "as_json", "explain", "plot_explanation"]
+__all__ = [
+    "Explanation",
+    "WeightedHit",
+    "as_json",
+    "explain",
+    "explain_estimate",
+    "plot_explanation",
+]
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,15 @@ def explain(store: RunStore, query_id: str, method: str | None = None) -> Explan
     if not found:
         methods = ", ".join(row["method"] for row in rows)
         raise StoreError(f"method {method!r} was not used on {query_id}: there is {methods}.")
-    row = found[-1]
+    return explain_estimate(store, found[-1])
+
+
+def explain_estimate(store: RunStore, row: dict[str, Any]) -> Explanation:
+    """Take a line of ``estimates.jsonl`` apart.
+
+    Raises:
+        StoreError: If draws that it was made from are gone or damaged.
+    """
     parts = list(_parts(store, row))
     total = np.logaddexp.reduce([-np.inf, *(value for part in parts for value in part[3])])
     draws: dict[str, int] = {}

@@ -1,0 +1,127 @@
+"""What did a run draw of a query, what did the judge say of it, and what do its hits weigh?
+
+Read from a run directory alone: no model is loaded, nothing is drawn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailcast.errors import StoreError
+from tailcast.mixtures import Mixture, log_ratios
+from tailcast.proposals import Proposal
+from tailcast.stats import Round
+from tailcast.store import RunStore
+from tailcast.types import SampleBatch, Scores, Verdicts
+
+__all__ = ["Draws", "read_draws", "read_round"]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of a query in a stage with their verdicts, shards put together.
+
+    Attributes:
+        batches: The shards' samples, in order.
+        log_weights: log p - log q of each draw, [n].
+        verdicts: The shards' verdicts, in order.
+    """
+
+    batches: tuple[SampleBatch, ...]
+    log_weights: NDArray[np.float64]
+    verdicts: tuple[Verdicts, ...]
+
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        """H of each draw, [n]; False where the judge failed."""
+        return np.concatenate([one.hits for one in self.verdicts])
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """Where the judge failed, [n]."""
+        return np.concatenate([one.failed for one in self.verdicts])
+
+    @property
+    def cost(self) -> dict[str, int]:
+        """Token forwards of the draws, and distinct completions that the judge had to score."""
+        scored = [
+            {
+                text
+                for text, finish, share in zip(batch.texts, batch.finish, one.shares, strict=True)
+                if share and finish not in ("settled", "roulette")
+            }
+            for batch, one in zip(self.batches, self.verdicts, strict=True)
+        ]
+        return {
+            "token_forwards": sum(batch.token_forwards for batch in self.batches),
+            "judge_calls": sum(map(len, scored)),
+        }
+
+
+def read_draws(store: RunStore, stage: str, query_id: str) -> Draws:
+    """All draws of a query in a stage from disk.
+
+    Raises:
+        StoreError: If there are none, or a file is damaged.
+    """
+    shards = store.shards(stage, query_id)
+    if not shards:
+        raise StoreError(f"{store.path} holds no draws of {query_id} in {stage}: run it again.")
+    verdicts = tuple(store.read_verdicts(stage, query_id, shard) for shard in shards)
+    batches = tuple(
+        _weighted(store.read_batch(stage, query_id, shard), one.shares)
+        for shard, one in zip(shards, verdicts, strict=True)
+    )
+    return Draws(batches, np.concatenate([batch.log_weights for batch in batches]), verdicts)
+
+
+def _weighted(batch: SampleBatch, shares: NDArray[np.float64]) -> SampleBatch:
+    """The batch with draws that a screen let through to the judge counting for the others."""
+    added = -np.log(np.where(shares > 0, shares, 1.0))
+    return replace(batch, log_roulette=batch.log_roulette + added)
+
+
+def read_round(
+    store: RunStore, stage: str, query_id: str, mixture: Mixture, *, continuations: int = 1,
+    failed_hit: bool = False,
+) -> tuple[Round, Draws]:  # fmt: skip
+    """A round of one query, with the draws that it is made of.
+
+    Args:
+        store: Where it lies.
+        stage: Name of the round's stage.
+        query_id: Which query.
+        mixture: Its components and their draws (prefixes, where each has several continuations).
+        continuations: Of each prefix.
+        failed_hit: Whether completions that the judge failed on count as hits.
+    """
+    draws = read_draws(store, stage, query_id)
+    scored = [store.read_scores(stage, query_id, one) for one in store.shards(stage, query_id)]
+    ratios = np.concatenate([_ratios(mixture.components, one) for one in scored])
+    numbers = np.concatenate([one.draws for one in scored])
+    counted = (draws.hits | draws.failed)[numbers] if failed_hit else draws.hits[numbers]
+    numbers, ratios = numbers[counted], ratios[counted]
+    prefixes, first, member = np.unique(
+        numbers // continuations, return_index=True, return_inverse=True
+    )
+    extra = np.concatenate([batch.log_roulette for batch in draws.batches])[numbers]
+    values = np.full(len(prefixes), -np.inf)
+    np.logaddexp.at(values, member, extra)
+    found = Round(
+        counts=np.array(mixture.counts),
+        component=mixture.index(prefixes),
+        log_ratios=ratios[first],
+        log_values=values - np.log(continuations),
+    )
+    return found, draws
+
+
+def _ratios(components: Sequence[Proposal], scores: Scores) -> NDArray[np.float64]:
+    """Log q_j - log p of scored hits; NaN for components of streams that were not scored."""
+    known = [one for one in components if one.is_target or one.stream in scores.streams]
+    found = log_ratios(known, scores.token_logp, scores.token_logs, scores.streams, scores.lengths)
+    table = np.full((len(found), len(components)), np.nan)
+    table[:, [components.index(one) for one in known]] = found
+    return table

@@ -1,0 +1,100 @@
+"""The numbers behind the figures, as rows; and a small table of estimates for notebooks."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from tailcast.report.run import Run
+from tailcast.report.words import METHODS, risk, risk_of
+from tailcast.stats import Estimate
+
+__all__ = [
+    "component_rows",
+    "cost_rows",
+    "estimates_html",
+    "repeated_rows",
+    "short_proposal",
+]
+
+_MOST_SHOWN = 40
+
+
+def component_rows(run: Run) -> list[tuple[str, int, int, float, float]]:
+    """Of every proposal: name, draws, hits, share of the draws, and of the estimates.
+
+    The last is the mean over queries of what its hits make up of a query's estimate. Empty
+    where the main method does not weigh, or the draws were not kept.
+
+    Raises:
+        StoreError: If a file of draws is damaged.
+    """
+    if not run.weighed or not run.explained:
+        return []
+    table: dict[str, list[float]] = {}
+    hit_queries = sum(bool(one.hits) for one in run.explained.values())
+    for one in run.explained.values():
+        for name, draws, hits, share in one.by_proposal:
+            row = table.setdefault(name, [0, 0, 0.0])
+            row[0] += draws
+            row[1] += hits
+            row[2] += share / max(1, hit_queries)
+    total = sum(row[0] for row in table.values())
+    rows = [(name, int(n), int(h), n / total, s) for name, (n, h, s) in table.items() if n]
+    return sorted(rows, key=lambda row: -row[4])
+
+
+def short_proposal(name: str) -> str:
+    """A proposal's name where there is little room: "steer 0.3, 4 tokens"."""
+    if "=" not in name:
+        return name
+    parts = dict(part.split("=") for part in name.split())
+    law = [f"steer {parts['strength']}"] if "strength" in parts else []
+    law += [f"heat {parts['heat']}"] if "heat" in parts else []
+    law += [f"{parts['switch']} tokens"]
+    law += [f"mix {parts['mix']}"] if parts.get("mix", "0") != "0" else []
+    return ", ".join(law)
+
+
+def repeated_rows(run: Run) -> list[tuple[int, float | None, float, float, float | None]]:
+    """Powers of ten of tries: share by the risks, both ends of its band, share as counted."""
+    counted = {one.tries: one.share for one in run.curve if one.route == "draws"}
+    return [
+        (one.tries, one.share, one.low, one.high, counted.get(one.tries))
+        for one in run.curve
+        if one.route == "risks" and set(str(one.tries)[1:]) <= {"0"} and str(one.tries)[0] == "1"
+    ]
+
+
+def cost_rows(run: Run) -> list[tuple[str, int, int, int, int]]:
+    """Of every method: name, draws, hits, token forwards and judge calls, over all queries."""
+    rows = []
+    for method in dict.fromkeys(one.method for one in run.estimates):
+        mine = [one for one in run.estimates if one.method == method]
+        forwards, calls = (
+            sum(one.cost.get(name, 0) for one in mine) for name in ("token_forwards", "judge_calls")
+        )
+        draws, hits = sum(one.n for one in mine), sum(one.n_hits for one in mine)
+        rows.append((METHODS.get(method, method), draws, hits, forwards, calls))
+    return rows
+
+
+def estimates_html(estimates: Sequence[Estimate]) -> str:
+    """A compact table for notebooks; everything in it is escaped."""
+    heads = ("query", "method", "risk", "interval", "at least", "hits / draws", "verdict", "prompt")
+    rows = [_row(heads, "th")]
+    for one in estimates[:_MOST_SHOWN]:
+        prompt = one.prompt.replace("\n", " ")
+        cells: tuple[Any, ...] = (
+            one.query_id, one.method, risk_of(one), f"{risk(one.ci_low)} to {risk(one.ci_high)}",
+            risk(one.p_low), f"{one.n_hits} / {one.n}", one.verdict,
+            prompt[:60] + ("…" if len(prompt) > 60 else ""),
+        )  # fmt: skip
+        rows.append(_row(cells, "td", title="; ".join(one.reasons)))
+    left = len(estimates) - _MOST_SHOWN
+    more = f"<p>… and {left} more: to_pandas() has them all.</p>" if left > 0 else ""
+    return f"<table>{''.join(rows)}</table>{more}"
+
+
+def _row(cells: Sequence[Any], tag: str, *, title: str = "") -> str:
+    inside = "".join(f'<{tag} style="text-align:left">{escape(str(one))}</{tag}>' for one in cells)
+    return f'<tr title="{escape(title)}">{inside}</tr>'
