@@ -13,7 +13,7 @@ import pytest
 from documents import blocks, commands
 from tailcast.cli.main import app, main
 from tailcast.config import make_config
-from tailcast.steering import save_steering
+from tailcast.steering import fit_mean_difference, save_steering
 from tailcast.types import SteeringVector
 from tiny import call, save_model
 
@@ -27,12 +27,13 @@ PARSED = {  # what a command needs that no test has; it is parsed then
     "vLLM or a server": r"--engine",
     "a GPU": r"--device cuda",
     "a model that refuses": r"--harmful",
-    "a model that does as it is told": r"--from system-prompts|paraphrase",
+    "a model that does as it is told": r"--from system-prompts|^tailcast paraphrase",
 }
 SMALL = {"--samples": 40, "--monte-carlo": 40, "--max-new-tokens": 4, "--splits": 5, "--n": 10}
 STANDS_FOR = {
     "QUERY": "q0", "ID": "q0", "COLUMN": "weight", "FILE": "sheet.csv", "GIB": "1", "N": "10",
-    "pattern:REGEX": "pattern:two", "KIND": "risks", "NAME": "category", "paraphrases": "wordings.jsonl",
+    "pattern:REGEX": "pattern:two", "KIND": "risks", "NAME": "category",
+    "paraphrases": "wordings.jsonl",
 }  # fmt: skip
 RUN = re.compile(r"DIR|RUN2?|NOW|BEFORE|run[12]?|run-[ab]|now|baseline|greedy|tailcast-demo")
 WORDS = ["red", "blue", "one", "tell", "me", "yes"]
@@ -90,6 +91,10 @@ def folder(prepared, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("TAILCAST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("tailcast.pipeline.plan._TRIAL", 0.05)
+    monkeypatch.setattr(  # no layer is good, for a model to which most words are one
+        "tailcast.pipeline.steer.choose_layer",
+        lambda target, pairs, **_: fit_mean_difference(target, pairs)[1],
+    )
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("tailcast.cli.labeller.read_key", lambda: next(keys))
     monkeypatch.setattr(
@@ -115,8 +120,15 @@ def filled(words, place, capsys):
         asked = {"--model": "MODEL", "--queries": "queries.jsonl", "--out": "OUT"}
         shutil.rmtree(place / "OUT", ignore_errors=True)
         asked |= {"--max-new-tokens": "4", "--samples": "40"}
+        if "--behaviour" in words:
+            del asked["--queries"]
         at = words.index("...") if "..." in words else len(words)
-        words[at : at + 1] = [x for pair in asked.items() if pair[0] not in words for x in pair]
+        words[at : at + 1] = [
+            x for pair in asked.items() if pair[0] not in words and pair[1] for x in pair
+        ]
+    if verb == "explain" and "q0" in words:
+        first = (place / words[1] / "estimates.jsonl").read_text().splitlines()[0]
+        words[words.index("q0")] = json.loads(first)["query_id"]
     if verb == "demo":
         words += ["--samples", "10"]
     if verb == "label" and "--query" in words:  # a second sample: the page says to move the first
@@ -192,6 +204,7 @@ def check_block(block, place):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_of_a_page_is_what_it_says(page, folder):
+    (folder / "run").symlink_to(folder / "run-of-many")
     for block in blocks(page.read_text("utf-8")):
         check_block(block, folder)
 
