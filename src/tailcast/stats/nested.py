@@ -182,8 +182,9 @@ def _parts(
     best = np.unravel_index(int(heights.argmax()), heights.shape)
     sizes = np.exp(fine)
     sizes[0] = 0.0
-    square = np.maximum(sizes, SPREADS[0]) ** 2
-    share = square[:, None] / (square[:, None] + square[None, :])
+    total = sizes[:, None] ** 2 + sizes[None, :] ** 2
+    total[0, 0] = np.inf  # no spread has no shares
+    share = sizes[:, None] ** 2 / total
     values = (
         (np.broadcast_to(sizes[:, None], heights.shape), members - groups, sizes[-1]),
         (np.broadcast_to(sizes[None, :], heights.shape), groups - 1, sizes[-1]),
