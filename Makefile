@@ -6,12 +6,12 @@ STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-demo
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: setup demo test lint type docs bench check
+.PHONY: setup demo test lint type docs figures site bench check
 
 setup: $(STAMP)
 
 $(STAMP): $(DEMO_STAMP)
-	$(INSTALL) -e '.[dev]'
+	$(INSTALL) -e '.[dev,docs]'
 	touch $@
 
 # What a user needs: the package with its report, and the embedded model.
@@ -39,6 +39,12 @@ type: setup
 docs: setup
 	$(BIN)/python scripts/write_cli_reference.py
 
+figures: setup
+	$(BIN)/python scripts/draw_figures.py
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: setup
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/embedded_model.py
@@ -52,4 +58,4 @@ bench: setup
 	$(BIN)/python benchmarks/behaviours.py
 	$(BIN)/python benchmarks/forecast.py
 
-check: lint type test
+check: lint type site test
