@@ -26,13 +26,14 @@ PARSED = {  # what a command needs that no test has; it is parsed then
     "a task of Inspect": r"--task|inspect:",
     "vLLM or a server": r"--engine",
     "a GPU": r"--device cuda",
-    "a model that refuses": r"--harmful",
+    "a model that refuses": r"--harmful|tailcast demo",
     "a model that does as it is told": r"--from system-prompts|paraphrase",
 }
 SMALL = {"--samples": 40, "--monte-carlo": 40, "--max-new-tokens": 4, "--splits": 5, "--n": 10}
 STANDS_FOR = {
     "QUERY": "q0", "ID": "q0", "COLUMN": "weight", "FILE": "sheet.csv", "GIB": "1", "N": "10",
-    "pattern:REGEX": "pattern:two", "KIND": "risks", "NAME": "category", "paraphrases": "wordings.jsonl",
+    "pattern:REGEX": "pattern:two", "KIND": "risks", "demo09": "q0", "NAME": "category",
+    "paraphrases": "wordings.jsonl",
 }  # fmt: skip
 RUN = re.compile(r"DIR|RUN2?|NOW|BEFORE|run[12]?|run-[ab]|now|baseline|greedy|tailcast-demo")
 WORDS = ["red", "blue", "one", "tell", "me", "yes"]
