@@ -102,18 +102,19 @@ def proposals(study: Study) -> Result:
 def paraphrases(study: Study) -> Result:
     """How far the risk of a query moves when it is said in other words."""
     found = json.loads(verb(["analyse", "sensitivity", str(_reworded(study)), "--json"]))
-    rows = [
-        [one["base"], str(one["queries"]), str(one["unhit"]), f"{one['typical']:.1e}",
-         f"{one['spread']['value']:.1f}", f"{one['shown']:.1f}", str(one["worst"]),
-         _number(one["worst_risk"])]
-        for one in found["bases"]
-    ]  # fmt: skip
+    rows = []
+    for one in found["bases"]:
+        spread, worst = f"{one['spread']['value']:.1f}", one["worst"]
+        cells = [one["base"], f"{one['queries']}", f"{one['unhit']}", f"{one['typical']:.1e}"]
+        last = [worst["query_id"], *_interval(worst), worst["verdict"]] if worst else ["none"] * 4
+        rows.append([*cells, spread, f"{one['shown']:.1f}", *last])
     share = (found["share_within"] or {}).get("value")
     within = found["within"]["value"]
     notes = [f"Standard deviation within a base query: {within:.2f} decades."]
     notes += [f"The wording's share of the variance of log risk: {share:.0%}."] if share else []
     spread = max(one["spread"]["value"] for one in found["bases"])
-    head = ("base", "wordings", "no hit", "typical", "spread, decades", "shown", "worst", "risk")
+    head = ("base", "wordings", "no hit", "typical", "spread, decades", "shown by bounds alone")
+    head += ("worst", "risk", "95%", "verdict")
     return Result(head, rows, {"widest_spread": spread}, notes)
 
 
@@ -209,8 +210,12 @@ def _mean(rows: list[dict[str, Any]]) -> float:
 
 
 def _estimate(row: dict[str, Any]) -> list[str]:
-    interval = f"{row['ci_low']:.1e} .. {row['ci_high']:.1e}"
-    return [_number(row["p"]), f"{row['n']:,}", interval]
+    risk, interval = _interval(row)
+    return [risk, f"{row['n']:,}", interval]
+
+
+def _interval(row: dict[str, Any]) -> list[str]:
+    return [_number(row["p"]), f"{row['ci_low']:.1e} .. {row['ci_high']:.1e}"]
 
 
 def _number(value: float | None) -> str:

@@ -128,6 +128,8 @@ def paper_table(found: dict[str, dict[str, float | None]]) -> str:
         for source, numbers in (("paper", published[model]), ("here", found.get(model, {}))):
             cells = [_cell(name, numbers.get(name)) for name in _COLUMNS]
             rows.append([model if source == "paper" else "", source, *cells])
+    for model in sorted(set(found) - set(MODELS)):
+        rows.append([model, "here", *(_cell(name, found[model].get(name)) for name in _COLUMNS)])
     return _table(["model", "", *_COLUMNS.values()], rows)
 
 
@@ -140,20 +142,27 @@ def write_table(runs: Path, out: Path | None) -> str:
         model, behaviour = one["study"].split("/")
         if behaviour == "harm":
             found.setdefault(model, {}).update(one["numbers"])
-    parts = [paper_table(found)]
-    for one in records:
-        result = Result(one["columns"], one["rows"], one["numbers"], one["notes"])
-        wall, busy = one["seconds"]
-        model, behaviour = one["study"].split("/")
-        command = f"python examples/paper/experiments.py {one['experiment']} --model {model}"
-        parts.append(
-            f"## {one['experiment']}: {one['study']}\n\nMade by `{command} --behaviour {behaviour}`"
-            f" in {wall:.0f} s, {busy:.0f} s of them computing.\n\n{markdown(result)}"
-        )
+    parts = ["# The paper's experiments, as measured", paper_table(found)]
+    parts += [_section(one, runs) for one in records]
     text = "\n\n".join(parts) + "\n"
     if out is not None:
         out.write_text(text, "utf-8")
     return text
+
+
+def _section(record: dict[str, Any], runs: Path) -> str:
+    """One experiment: its command, what was measured how, and its table."""
+    study, name = record["study"], record["experiment"]
+    model, behaviour = study.split("/")
+    wall, busy = record["seconds"]
+    manifest = json.loads((runs / study / "manifest.json").read_text("utf-8"))["config"]
+    result = Result(record["columns"], record["rows"], record["numbers"], record["notes"])
+    return (
+        f"## {name}: {study}\n\nMade by `python examples/paper/experiments.py {name} --model "
+        f"{model} --behaviour {behaviour}` in {wall:.0f} s, {busy:.0f} s of them computing: "
+        f"temperature {manifest['temperature']:g}, {manifest['max_new_tokens']} new tokens, judge "
+        f"`{manifest['judge']}`.\n\n{markdown(result)}"
+    )
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -4,7 +4,7 @@ A world gives every query a weight and a risk that are in keeping with what was 
 
 Weights are those of the Bayesian bootstrap (Rubin 1981: standard exponentials, divided by their
 sum), with one query more than were seen: at the upper end of a band it is as bad as the worst
-one seen, at the lower end as good as the best. For shares of yes and no the band is then the
+one seen, at the lower end it has no risk. For shares of yes and no the band is then the
 exact one of Clopper and Pearson; for bounded values and the bound itself in place of the worst,
 it is Gaffke's (2005; Phan, Thomas and Learned-Miller 2021).
 
@@ -248,8 +248,7 @@ def chance_larger(weights: Floats, one: Sequence[Case], other: Sequence[Case]) -
 
 
 def _lower(weights: Floats, case: Case) -> Floats:
-    rest = weights[:, -1] * case.low.min(axis=-1)
-    found: Floats = (weights[:, :-1] * case.low).sum(axis=1) + rest
+    found: Floats = (weights[:, :-1] * case.low).sum(axis=1)
     return found
 
 
