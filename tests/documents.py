@@ -19,10 +19,11 @@ class Block(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command as it stands on the page, and its words."""
+    """A command as it stands on the page, its words, and whether it is named in prose."""
 
     line: str
     words: tuple[str, ...]
+    inline: bool
 
 
 def blocks(text: str) -> Iterator[Block]:
@@ -35,25 +36,25 @@ def blocks(text: str) -> Iterator[Block]:
 
 def commands(text: str) -> list[Command]:
     """Every command of a page in the order of its lines: in blocks, and inline in prose."""
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, bool, str]] = []
     joined = re.sub(r" *\\\n\s*", " ", text)
     prose = FENCE.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), joined)
     for number, line in enumerate(joined.splitlines()):
         bare = re.sub(r"^\s*(\$ )?", "", line)
         if bare.startswith(tuple(f"{one} " for one in PROGRAMS)) and bare != line.rstrip():
-            found.append((number, bare))
+            found.append((number, False, bare))
     for block in FENCE.finditer(joined):
         if block[1] in ("bash", "sh", "console"):
             first = joined[: block.start(2)].count("\n")
             for k, line in enumerate(block[2].splitlines()):
                 if line.startswith(tuple(f"{one} " for one in PROGRAMS)):
-                    found.append((first + k, line))
+                    found.append((first + k, False, line))
     for span in INLINE.finditer(prose):
-        found.append((prose[: span.start()].count("\n"), span[1].replace("\n", " ")))
-    return [_command(line) for _, line in sorted(found)]
+        found.append((prose[: span.start()].count("\n"), True, span[1].replace("\n", " ")))
+    return [_command(line, inline) for _, inline, line in sorted(found)]
 
 
-def _command(line: str) -> Command:
+def _command(line: str, inline: bool) -> Command:
     """Words without comments and without what may repeat, in brackets."""
     text = re.sub(r"(?<=\S)\s+\[[^\]]*\.\.\.\]", "", line)
-    return Command(line, tuple(shlex.split(text, comments=True)))
+    return Command(line, tuple(shlex.split(text, comments=True)), inline)

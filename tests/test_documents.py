@@ -29,6 +29,7 @@ PARSED = {  # what a command needs that no test has; it is parsed then
     "a model that refuses": r"--harmful",
     "a model that does as it is told": r"--from system-prompts|^tailcast paraphrase",
 }
+NOT_OURS = ("inspect view ", "inspect log ", "--queries ")  # Inspect's own, and flags by themselves
 SMALL = {"--samples": 40, "--monte-carlo": 40, "--max-new-tokens": 4, "--splits": 5, "--n": 10}
 STANDS_FOR = {
     "QUERY": "q0", "ID": "q0", "COLUMN": "weight", "FILE": "sheet.csv", "GIB": "1", "N": "10",
@@ -160,11 +161,9 @@ def execute(command, place, capsys):
         assert set(named) <= set(extras["optional-dependencies"])
     elif program == "python":
         compile((ROOT / words[0]).read_text("utf-8"), words[0], "exec")
-    elif not any(word.startswith("-") or word.isupper() or "." in word for word in words):
-        verbs = [word for word in words if not RUN.fullmatch(word)]
-        if verbs == words and verbs not in (["demo"], ["behaviours"], ["query-sets"]):
-            return app.parse_args([*words, "--help"], exit_on_error=False)  # the verb's name alone
-    if program == "tailcast":
+    elif command.inline and all(re.fullmatch("[a-z-]+", word) for word in words):
+        app.parse_args([*words, "--help"], exit_on_error=False, print_error=False)  # a name
+    else:
         reason = next((why for why, what in PARSED.items() if re.search(what, command.line)), None)
         filling = filled(words, place, capsys)
         if reason:
@@ -172,7 +171,6 @@ def execute(command, place, capsys):
         else:
             code, _, err = call(capsys, *filling)
             assert code == 0 or (code == 1 and "--fail-if" in command.line), (filling, err)
-    return None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -210,6 +208,17 @@ def test_every_block_of_a_page_is_what_it_says(page, folder):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_line_of_a_block_of_commands_is_passed_over(page):
+    text = page.read_text("utf-8")
+    known = {command.line for command in commands(text)}
+    for block in blocks(text):
+        lines = [line for line in re.sub(r" *\\\n\s*", " ", block.body).splitlines() if line]
+        if block.language == "bash" or any(line in known for line in lines):
+            others = [line for line in lines if line not in known]
+            assert all(line.startswith(NOT_OURS) for line in others), others
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_to_files_lead_somewhere(page):
     text = page.read_text("utf-8")
     for link in re.findall(r"\]\(([^)#]+)", text):
@@ -229,9 +238,10 @@ def test_a_command_that_is_wrong_fails(folder, capsys):
         "python benchmarks/nothing.py",
         "pip install 'tailcast[nothing]'",
     ):
-        (command,) = commands(f"    {wrong}\n")
-        with pytest.raises(Exception):  # noqa: B017
-            execute(command, folder, capsys)
+        for text in (f"    {wrong}\n", f"`{wrong}`"):
+            (command,) = commands(text)
+            with pytest.raises(Exception):  # noqa: B017
+                execute(command, folder, capsys)
 
 
 def test_every_page_is_in_the_navigation():
