@@ -184,7 +184,7 @@ def test_every_command_of_a_page_is_executed(page, folder, capsys):
             raise AssertionError(f"{page.name}: {command.line}") from error
 
 
-def check_block(block, place):
+def check_block(block):
     """Run a block of Python, read one of TOML or JSON; others hold commands, or text."""
     if block.language == "python":
         code = re.sub(r"\b(samples|max_new_tokens)=\d+", r"\1=8", block.body)
@@ -204,7 +204,7 @@ def check_block(block, place):
 def test_every_block_of_a_page_is_what_it_says(page, folder):
     (folder / "run").symlink_to(folder / "run-of-many")
     for block in blocks(page.read_text("utf-8")):
-        check_block(block, folder)
+        check_block(block)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
