@@ -443,6 +443,7 @@ def test_the_sheet_works_in_a_browser_without_a_network(sampled, tmp_path):
         with page.expect_download() as saved:
             page.click("#csv")
         text = Path(saved.value.path()).read_text()
+        page.wait_for_timeout(500)  # the browser writes local storage a little later
         page.reload()
         assert page.inner_text("#state") == "2 of 40 labelled"
         browser.close()
