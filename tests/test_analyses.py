@@ -19,7 +19,7 @@ from tailcast.analysis.repeated import (
     tries_grid,
 )
 from tailcast.analysis.risks import QueryRisk
-from tailcast.analysis.runs import Run
+from tailcast.analysis.runs import Run, read_run
 from tailcast.analysis.worlds import (
     Case,
     band,
@@ -416,6 +416,13 @@ def test_the_gate_sets_the_exit_code(capsys, tmp_path):
     assert call(capsys, "compare", new, "--fail-if", "max > 0.5")[0] == 0
 
 
+@pytest.mark.parametrize("unequal", [{"screen": "refusal"}, {"roulette": 0.5}])
+def test_hits_that_count_unequally_are_not_counted(tmp_path, unequal):
+    plain = read_run(write_run(tmp_path / "plain", [3, 9, 30, 8])).plain
+    assert plain is not None and plain.hits.tolist() == [3, 9, 30, 8]
+    assert read_run(write_run(tmp_path / "unequal", [3, 9, 30, 8], **unequal)).plain is None
+
+
 def test_a_baseline_needs_two_files_alone(capsys, tmp_path):
     now = write_run(tmp_path / "now", [0, 1, 4, 0])
     (tmp_path / "baseline").mkdir()
@@ -506,7 +513,7 @@ def test_greedy_is_said_to_be_missing_or_read_from_a_greedy_run(capsys, tmp_path
 
 def test_target_draws_among_a_mixtures_rounds_are_counted(capsys, tmp_path):
     """On a model on disk: the target's draws of the rounds agree with the exact risk."""
-    from tailcast.analysis.runs import read_run
+
     from tailcast.steering import save_steering
     from tailcast.types import SteeringVector
 

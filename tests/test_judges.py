@@ -1,5 +1,6 @@
 """Judge models: the arithmetic of their readings, real loading code, a real server with faults."""
 
+import asyncio
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from http.server import ThreadingHTTPServer
 
 import numpy as np
@@ -432,3 +434,46 @@ def test_the_recipes_that_come_with_the_package_name_source_and_licence():
         if name != "trait":
             recipe = load_recipe(name)
             assert recipe.source and recipe.licence and 0.5 <= recipe.threshold <= 0.75
+
+
+def test_a_judge_may_be_asked_from_several_threads(server):
+    judge = build_judge(JudgeSettings(judge="strongreject-rubric", judge_server=server))
+    texts = [f"text {number}" for number in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda text: judge.score(QUERY, text), texts + texts))
+    assert found == [grade(text) for text in texts + texts]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_of_inspect_judges_call_after_call(trait, monkeypatch):
+    """All calls run on one loop, which clients of models are bound to."""
+    inspect = pytest.importorskip("inspect_ai.model")
+    loops = set()
+
+    def answer(messages, *rest):
+        loops.add(id(asyncio.get_running_loop()))
+        assert messages[-1].role == "user"
+        text = "no idea" if "\nred\n" in messages[-1].text else "70"
+        output = inspect.ModelOutput.from_content("mockllm/model", text)
+        output.usage = inspect.ModelUsage(input_tokens=3, output_tokens=1)
+        return output
+
+    monkeypatch.setattr(
+        "tailcast.judges.inspect_model.named_model",
+        lambda name, **settings: inspect.get_model(name, custom_outputs=answer),
+    )
+    settings = JudgeSettings(judge=trait, judge_server="inspect", judge_model="mockllm/model")
+    judge = build_judge(settings)
+    failed, two = judge.many(QUERY, ["red", "two"])
+    assert "no number from 0 to 100" in str(failed) and two == 0.7
+    assert judge.many(QUERY, ["me", "two"]) == [0.7, 0.7]
+    assert len(loops) == 1
+    used = judge.usage()
+    assert (used["calls"], used["asked_again"], used["failed"], used["cached"]) == (4, 1, 1, 1)
+    assert used["prompt_tokens"] == 3 * 2 * used["calls"]  # two prompts each
+
+
+def test_a_model_that_inspect_does_not_know_is_named(trait):
+    pytest.importorskip("inspect_ai")
+    with pytest.raises(JudgeError, match="'nobody' cannot be had of Inspect"):
+        build_judge(JudgeSettings(judge=trait, judge_server="inspect", judge_model="nobody"))

@@ -33,7 +33,7 @@ class PlainDraws:
 def read_plain(store: RunStore, query_ids: list[str]) -> PlainDraws | None:
     """The target's draws of these queries: of stage "mc", else those among a mixture's rounds.
 
-    None where a query has none, or where roulette ended draws, which then count unequally.
+    None where a query has none, or where roulette or a screen lets hits count unequally.
     How many of the rounds' draws are the target's depends a little on earlier hits.
 
     Args:
@@ -44,7 +44,7 @@ def read_plain(store: RunStore, query_ids: list[str]) -> PlainDraws | None:
         StoreError: If a file is damaged.
     """
     config = (store.read_json("manifest.json") or {}).get("config", {})
-    if config.get("roulette", 1.0) < 1.0:
+    if config.get("roulette", 1.0) < 1.0 or config.get("screen"):
         return None
     counts = np.array([_of_stage(store, "mc", one) for one in query_ids])
     if not counts[:, 2].all():

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -29,10 +30,11 @@ class JudgementCache:
 
     def __init__(self, fingerprint: str, directory: Path | None = None) -> None:
         folder = directory or cache_directory() / "judgements"
+        self.lock = threading.Lock()  # Inspect's scorers judge from several threads
         self.path = folder / f"{sha256(fingerprint.encode()).hexdigest()[:24]}.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.file = sqlite3.connect(self.path, timeout=60)
+            self.file = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
             self.file.execute("pragma journal_mode = wal")
             self.file.execute("pragma synchronous = normal")
             with self.file as file:
@@ -46,17 +48,18 @@ class JudgementCache:
     def get(self, query: Query, texts: Sequence[str]) -> dict[str, float]:
         """Scores of those completions that were judged before."""
         found = {}
-        for text in texts:
-            key = (_key(query, text),)
-            row = self.file.execute("select score from scores where key = ?", key).fetchone()
-            if row is not None:
-                found[text] = float(row[0])
+        with self.lock:
+            for text in texts:
+                key = (_key(query, text),)
+                row = self.file.execute("select score from scores where key = ?", key).fetchone()
+                if row is not None:
+                    found[text] = float(row[0])
         return found
 
     def put(self, query: Query, scores: Mapping[str, float]) -> None:
         """Keep scores; those already there stay as they are."""
         rows: Iterable[tuple[str, float]] = [(_key(query, t), s) for t, s in scores.items()]
-        with self.file as file:
+        with self.lock, self.file as file:
             file.executemany("insert or ignore into scores values (?, ?)", rows)
 
 

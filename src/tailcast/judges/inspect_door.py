@@ -19,9 +19,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tailcast.errors import ConfigError, DataError, MissingExtra
+from tailcast.errors import ConfigError, DataError, JudgeError, MissingExtra
 
-__all__ = ["TESTED", "InspectSpec", "create", "parse_spec", "private", "run", "why"]
+__all__ = ["TESTED", "InspectSpec", "create", "named_model", "parse_spec", "private", "run", "why"]
 
 TESTED = "0.3.285"
 
@@ -105,6 +105,27 @@ def private(module: str, name: str) -> Any:
             f"inspect-ai {installed} has no {module}.{name}, which tailcast was tested with in "
             f"{TESTED}: run pip install 'inspect-ai=={TESTED}'."
         ) from error
+
+
+def named_model(name: str, **settings: Any) -> Any:
+    """A model by Inspect's own name, such as openai/gpt-4o.
+
+    Args:
+        name: The model, provider/name.
+        **settings: Of Inspect's GenerateConfig.
+
+    Raises:
+        MissingExtra: If Inspect is not installed.
+        JudgeError: If it knows no such model.
+    """
+    try:
+        from inspect_ai.model import GenerateConfig, get_model
+    except ImportError as error:
+        raise MissingExtra("inspect-ai", "inspect", "a judge by Inspect") from error
+    try:
+        return get_model(name, config=GenerateConfig(**settings))
+    except Exception as error:  # each provider raises its own
+        raise JudgeError(f"judge model {name!r} cannot be had of Inspect: {why(error)}") from error
 
 
 def public_create() -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tailcast.errors import ConfigError, DataError, JudgeError
-from tailcast.judges.inspect_door import create, parse_spec, private, run, why
+from tailcast.judges.inspect_door import create, named_model, parse_spec, private, run, why
 from tailcast.judges.inspect_scores import HitRule, parse_hit
 from tailcast.judges.inspect_tasks import (
     MODEL,
@@ -133,27 +133,16 @@ def _scoring(settings: JudgeSettings) -> _Scoring:
             f"--judge-hit '{chosen}: incorrect'."
         )
     key = ".".join(keys) or None
-    return _Scoring(chosen, scorers[chosen], task, rule, key, _grader(settings))
+    grader = None
+    if settings.judge_model is not None:
+        grader = named_model(settings.judge_model, max_connections=settings.judge_workers)
+    return _Scoring(chosen, scorers[chosen], task, rule, key, grader)
 
 
 def _name(scorer: Any) -> str:
     """A scorer's registered name, without its package."""
     name: str = private("_util.registry", "registry_info")(scorer).name
     return name.rpartition("/")[2]
-
-
-def _grader(settings: JudgeSettings) -> Any:
-    from inspect_ai.model import GenerateConfig, get_model
-
-    if settings.judge_model is None:
-        return None
-    try:
-        config = GenerateConfig(max_connections=settings.judge_workers)
-        return get_model(settings.judge_model, config=config)
-    except Exception as error:  # each provider raises its own
-        raise JudgeError(
-            f"judge model {settings.judge_model!r} cannot be had of Inspect: {why(error)}"
-        ) from error
 
 
 async def _score_all(

@@ -139,7 +139,7 @@ def _model(recipe: Recipe, settings: JudgeSettings) -> Answering:
     """The model that answers: on this machine, at a server, or by Inspect."""
     server, name = settings.judge_server, settings.judge_model
     if server == "inspect":
-        from tailcast.judges.remote import InspectModel
+        from tailcast.judges.inspect_model import InspectModel
 
         if not name:
             raise JudgeError("judge_server inspect needs a model: name it with --judge-model.")

@@ -1,22 +1,21 @@
-"""A judge model behind an API: any OpenAI-compatible server, or what Inspect reaches."""
+"""A judge model behind the chat API of any OpenAI-compatible server."""
 
-import asyncio
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from tailcast.errors import JudgeError, MissingExtra
+from tailcast.errors import JudgeError
 from tailcast.http import JsonServer
 from tailcast.judges.readings import Replies, Reply
 from tailcast.judges.recipes import Recipe
 from tailcast.types import Query
 
-__all__ = ["InspectModel", "ServerModel"]
+__all__ = ["TOP", "ServerModel", "chats"]
 
 _CHARACTERS = 8  # of a completion, for each token that the recipe lets through
-_TOP = 20  # likeliest tokens that servers give at most
+TOP = 20  # likeliest tokens that servers give at most
 
 
 class ServerModel:
@@ -83,7 +82,7 @@ class ServerModel:
             "max_tokens": recipe.answer_tokens,
         }  # fmt: skip
         if wants_law:
-            body |= {"logprobs": True, "top_logprobs": _TOP}
+            body |= {"logprobs": True, "top_logprobs": TOP}
         try:
             answer = self.server.ask("POST", "/v1/chat/completions", body)
             choice = answer["choices"][0]
@@ -98,73 +97,6 @@ class ServerModel:
             for name in self.tokens:
                 self.tokens[name] += int((answer.get("usage") or {}).get(name) or 0)
         return Reply(text, law if wants_law else {})
-
-
-class InspectModel:
-    """A model by Inspect's own name, such as openai/gpt-4o or mockllm/model.
-
-    Args:
-        recipe: What it is asked; layout message or conversation.
-        name: The model, provider/name.
-        workers: Requests under way at one time.
-
-    Raises:
-        MissingExtra: If Inspect is not installed.
-        JudgeError: If it knows no such model.
-    """
-
-    def __init__(self, recipe: Recipe, name: str, *, workers: int = 16) -> None:
-        try:
-            from inspect_ai.model import GenerateConfig, get_model
-        except ImportError as error:
-            raise MissingExtra("inspect-ai", "inspect", "judge_server inspect") from error
-        self.recipe = recipe
-        self.name = name
-        self.fingerprint = f"{name} by inspect"
-        self.usage = {"prompt_tokens": 0, "completion_tokens": 0}
-        law = recipe.reading in ("expected", "number")
-        options = GenerateConfig(
-            temperature=0.0, max_tokens=recipe.answer_tokens, max_connections=workers,
-            max_retries=5, timeout=120, logprobs=law or None, top_logprobs=_TOP if law else None,
-        )  # fmt: skip
-        try:
-            self.model = get_model(name, config=options)
-        except Exception as error:  # each provider raises its own
-            raise JudgeError(f"judge model {name!r} cannot be had of Inspect: {error}") from error
-
-    def ask(self, query: Query, completions: Sequence[str]) -> Iterator[Replies]:
-        """Each completion with a reply to every prompt about it."""
-
-        async def one(messages: list[dict[str, str]]) -> Reply | Exception:
-            try:
-                return await self._reply(messages)
-            except Exception as error:  # as above
-                return error
-
-        async def every() -> list[list[Reply | Exception]]:
-            given = [chats(self.recipe, query, completion) for completion in completions]
-            flat = await asyncio.gather(*(one(each) for some in given for each in some))
-            found = iter(flat)
-            return [[next(found) for _ in some] for some in given]
-
-        with ThreadPoolExecutor(1) as pool:  # a notebook's thread has a loop of its own running
-            yield from zip(completions, pool.submit(asyncio.run, every()).result(), strict=True)
-
-    async def _reply(self, messages: list[dict[str, str]]) -> Reply:
-        from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
-
-        kinds: dict[str, Any] = {
-            "user": ChatMessageUser, "assistant": ChatMessageAssistant, "system": ChatMessageSystem,
-        }  # fmt: skip
-        output = await self.model.generate(
-            [kinds[m["role"]](content=m["content"]) for m in messages]
-        )
-        if output.usage:
-            self.usage["prompt_tokens"] += output.usage.input_tokens
-            self.usage["completion_tokens"] += output.usage.output_tokens
-        content = output.choices[0].logprobs.content if output.choices[0].logprobs else []
-        first = content[0].top_logprobs or [] if content else []
-        return Reply(output.completion, {one.token: one.logprob for one in first})
 
 
 def chats(recipe: Recipe, query: Query, completion: str) -> list[list[dict[str, str]]]:
