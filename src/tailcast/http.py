@@ -55,6 +55,20 @@ class JsonServer:
                 f"the server at {self.address} lists no models: check {self.flag}."
             ) from None
 
+    def only_model(self, flag: str) -> str:
+        """Name of the model that it serves.
+
+        Args:
+            flag: The setting that names one where it serves several.
+        """
+        served = self.models()
+        if len(served) != 1:
+            raise self.kind(
+                f"the server at {self.address} serves {len(served)} models "
+                f"({', '.join(served[:5])}): name one with {flag}."
+            )
+        return served[0]
+
     def ask(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, tries: int = _TRIES
     ) -> Any:

@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from tailcast.errors import StoreError
 from tailcast.proposals import Proposal, StreamKey
 from tailcast.types import SampleBatch, Scores, Verdicts
 
-__all__ = ["RunStore"]
+__all__ = ["RunStore", "existing_run"]
 
 GROWING = ("samples", "monte_carlo")
 FREE = (
@@ -157,6 +158,14 @@ class RunStore:
             raise StoreError(f"{self.path} holds no {name}: it is no finished run.") from None
         except (OSError, ValueError) as error:
             raise StoreError(f"{path} is damaged ({error}): run again to write it anew.") from None
+
+    def rounds(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Stage and plan of every round of a mixture, in order; none where there are none."""
+        for number in count():
+            plan = self.read_json(f"rounds/{number:04d}.json")
+            if plan is None:
+                return
+            yield f"round-{number}", plan
 
     def shards(self, stage: str, query_id: str) -> list[tuple[int, int]]:
         """Ranges of draws that are there, in order."""
@@ -310,6 +319,17 @@ class RunStore:
                 f"cannot write to run directory {self.path} ({reason}): {remedy}, and run again; "
                 "what was finished is kept."
             ) from error
+
+
+def existing_run(directory: str | Path) -> RunStore:
+    """A run directory that is there.
+
+    Raises:
+        StoreError: If it is not.
+    """
+    if not Path(directory).is_dir():
+        raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")
+    return RunStore(directory)
 
 
 def _sync(path: Path) -> None:

@@ -21,6 +21,8 @@ __all__ = [
     "ContrastPair",
     "Engine",
     "Judge",
+    "JudgeReading",
+    "JudgeSettings",
     "ModelSettings",
     "Operator",
     "Positions",
@@ -36,6 +38,7 @@ __all__ = [
 
 Operator = Literal["add", "ablate"]
 Positions = Literal["response", "all"]
+JudgeReading = Literal["expected", "argmax", "text", "number", "rubric"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
         description="Where that model is served: an http:// address with /v1/chat/completions, "
         "or inspect for a model by Inspect's name; here if not given.",
     )
-    judge_reading: Literal["expected", "argmax", "text", "number", "rubric"] | None = Field(
+    judge_reading: JudgeReading | None = Field(
         None, description="How its answer is read, if not as the judge's recipe says."
     )
     screen: Literal["refusal"] | None = Field(

@@ -3,8 +3,9 @@
 Read from a run directory alone: no model is loaded, nothing is drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from tailcast.stats import Round
 from tailcast.store import RunStore
 from tailcast.types import SampleBatch, Scores, Verdicts
 
-__all__ = ["Draws", "read_draws", "read_round"]
+__all__ = ["Draws", "mixture_of", "mixtures_of", "read_draws", "read_round"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,22 @@ def _weighted(batch: SampleBatch, shares: NDArray[np.float64]) -> SampleBatch:
     """The batch with draws that a screen let through to the judge counting for the others."""
     added = -np.log(np.where(shares > 0, shares, 1.0))
     return replace(batch, log_roulette=batch.log_roulette + added)
+
+
+def mixtures_of(store: RunStore, query_id: str) -> Iterator[tuple[str, Mixture]]:
+    """Stage and mixture of every round that a query had draws in, in order."""
+    for stage, plan in store.rounds():
+        mixture = mixture_of(plan, query_id)
+        if mixture is not None:
+            yield stage, mixture
+
+
+def mixture_of(plan: Mapping[str, Any], query_id: str) -> Mixture | None:
+    """What a round's plan let a query be drawn from; None if it had no draws in it."""
+    counts = plan["counts"].get(query_id)
+    if counts is None:
+        return None
+    return Mixture(tuple(Proposal(*one) for one in plan["components"]), tuple(counts))
 
 
 def read_round(

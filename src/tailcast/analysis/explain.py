@@ -6,16 +6,14 @@ Read from a run directory alone: no model is loaded, nothing is drawn.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tailcast.analysis.draws import Draws, read_draws, read_round
-from tailcast.errors import MissingExtra, StoreError
+from tailcast.analysis.draws import Draws, mixtures_of, read_draws, read_round
+from tailcast.errors import StoreError
 from tailcast.mixtures import Mixture
-from tailcast.proposals import Proposal
 from tailcast.store import RunStore
 
 __all__ = [
@@ -24,7 +22,6 @@ __all__ = [
     "as_json",
     "explain",
     "explain_estimate",
-    "plot_explanation",
 ]
 
 
@@ -120,13 +117,9 @@ def _parts(store: RunStore, row: dict[str, Any]) -> Iterator[_Part]:
     if row["method"] != "mixture" and store.shards(_stage(row), row["query_id"]):
         yield _plain_part(store, _stage(row), row["query_id"])
         return
-    number = 0
-    while plan := store.read_json(f"rounds/{number:04d}.json"):
-        stage, counts = f"round-{number}", plan["counts"].get(row["query_id"])
-        number += 1
-        if counts is not None:
-            several = int(config.get("continuations", 1))
-            yield _round_part(store, stage, row["query_id"], plan, counts, several)
+    several = int(config.get("continuations", 1))
+    for stage, mixture in mixtures_of(store, row["query_id"]):
+        yield _round_part(store, stage, row["query_id"], mixture, several)
 
 
 def _stage(row: dict[str, Any]) -> str:
@@ -144,11 +137,8 @@ def _plain_part(store: RunStore, stage: str, query_id: str) -> _Part:
 
 
 def _round_part(
-    store: RunStore, stage: str, query_id: str, plan: dict[str, Any], counts: list[int],
-    several: int,
-) -> _Part:  # fmt: skip
-    components = tuple(Proposal(*one) for one in plan["components"])
-    mixture = Mixture(components, tuple(counts))
+    store: RunStore, stage: str, query_id: str, mixture: Mixture, several: int
+) -> _Part:
     found, draws = read_round(store, stage, query_id, mixture, continuations=several)
     hit = np.unique(np.flatnonzero(draws.hits) // several)
     texts = _texts(draws)
@@ -156,40 +146,14 @@ def _round_part(
         " / ".join(texts[k] for k in range(one * several, (one + 1) * several) if draws.hits[k])
         for one in hit
     ]
-    names = [str(components[j]) for j in found.component]
-    drawn = {str(one): n for one, n in zip(components, counts, strict=True) if n}
+    names = [str(mixture.components[j]) for j in found.component]
+    pairs = zip(mixture.components, mixture.counts, strict=True)
+    drawn = {str(one): n for one, n in pairs if n}
     return stage, hit * several, names, found.log_weighted, shown, drawn
 
 
 def _texts(draws: Draws) -> list[str]:
     return [text for batch in draws.batches for text in batch.texts]
-
-
-def plot_explanation(found: Explanation, path: Path) -> None:
-    """Draw the hits' weights by proposal, and how few of them carry the estimate.
-
-    Raises:
-        MissingExtra: If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "plot", "a picture") from error
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    names = [row[0] for row in found.by_proposal if row[2]][:7]
-    values = [
-        [one.log_weighted / np.log(10) for one in found.hits if one.proposal == name]
-        for name in names
-    ]
-    left.hist(values, bins=20, stacked=True, label=names)
-    left.set(xlabel="log10 of a hit's weight", ylabel="hits")
-    left.legend(fontsize=7, frameon=False)
-    shares = np.cumsum([one.share for one in found.hits])
-    right.step(np.arange(1, len(shares) + 1), shares, where="post")
-    right.set(xscale="log", ylim=(0, 1.02), xlabel="largest hits", ylabel="share of the estimate")
-    figure.suptitle(f"{found.estimate['query_id']} by {found.estimate['method']}", fontsize=10)
-    figure.savefig(path, dpi=150)
 
 
 def as_json(found: Explanation, *, texts: bool) -> str:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailcast.analysis.risks import QueryRisk, read_risks
-from tailcast.data import load_queries
-from tailcast.errors import ConfigError, DataError, StoreError
-from tailcast.store import RunStore
+from tailcast.data import recorded_queries
+from tailcast.errors import ConfigError, DataError
+from tailcast.store import existing_run
 
 __all__ = [
     "FEWEST_QUERIES",
@@ -160,9 +160,7 @@ def read_measured(directories: Sequence[str | Path]) -> Measured:
     parts: list[Measured] = []
     first: dict[str, Any] = {}
     for directory in directories:
-        if not Path(directory).is_dir():
-            raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")
-        store = RunStore(directory)
+        store = existing_run(directory)
         config = (store.read_json("manifest.json") or {}).get("config", {})
         first = first or config
         for name in _ALIKE:
@@ -191,10 +189,7 @@ def _tags(config: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     Raises:
         ConfigError: If the file mixes behaviours (tags "behaviour:NAME").
     """
-    try:
-        queries = load_queries(str(config.get("queries", "")), column=config.get("column"))
-    except (DataError, ImportError):
-        return {}
+    queries = recorded_queries(config)
     names = sorted({t for one in queries for t in one.tags if t.startswith("behaviour:")})
     if len(names) > 1:
         raise ConfigError(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tailcast.analysis.draws import mixture_of
 from tailcast.mixtures import Mixture
-from tailcast.proposals import Proposal
 from tailcast.store import RunStore
 
 __all__ = ["PlainDraws", "read_plain"]
@@ -56,14 +56,11 @@ def read_plain(store: RunStore, query_ids: list[str]) -> PlainDraws | None:
 def _of_rounds(store: RunStore, query_ids: list[str], several: int) -> NDArray[np.int64]:
     """Hits, failures and draws of the target in all rounds, [queries, 3]."""
     counts = np.zeros((len(query_ids), 3), dtype=np.int64)
-    number = 0
-    while plan := store.read_json(f"rounds/{number:04d}.json"):
-        components = tuple(Proposal(*one) for one in plan["components"])
+    for stage, plan in store.rounds():
         for row, query_id in zip(counts, query_ids, strict=True):
-            if query_id in plan["counts"]:
-                mixture = Mixture(components, tuple(plan["counts"][query_id]))
-                row += _of_stage(store, f"round-{number}", query_id, mixture, several)
-        number += 1
+            mixture = mixture_of(plan, query_id)
+            if mixture is not None:
+                row += _of_stage(store, stage, query_id, mixture, several)
     return counts
 
 

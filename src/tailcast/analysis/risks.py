@@ -26,7 +26,7 @@ class QueryRisk:
         n_hits: Hits.
         n: Draws.
         verdict: "ok", "weak" or "unreliable".
-        method: "mc", "is", "mixture" or "mc-roulette".
+        method: As of :class:`tailcast.stats.Estimate`.
     """
 
     query_id: str

@@ -11,7 +11,7 @@ from typing import Any
 from tailcast.analysis.plain import PlainDraws, read_plain
 from tailcast.analysis.risks import QueryRisk, read_risks
 from tailcast.errors import ConfigError, StoreError
-from tailcast.store import RunStore
+from tailcast.store import existing_run
 from tailcast.types import ModelSettings, SamplingSettings
 
 __all__ = ["Run", "check_same", "greedy_of", "model_differences", "read_run"]
@@ -56,9 +56,7 @@ def read_run(directory: str | Path) -> Run:
     Raises:
         StoreError: If there is no such directory, or the run in it is not finished.
     """
-    if not Path(directory).is_dir():
-        raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")
-    store = RunStore(directory)
+    store = existing_run(directory)
     manifest = store.read_json("manifest.json")
     if manifest is None:
         raise StoreError(f"{directory} holds no manifest.json: it is no run directory.")

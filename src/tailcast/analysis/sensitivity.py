@@ -16,8 +16,8 @@ from tailcast.analysis.measured import base_query
 from tailcast.analysis.risks import QueryRisk
 from tailcast.analysis.runs import Run
 from tailcast.analysis.worlds import draws_without_hit
-from tailcast.data import load_queries
-from tailcast.errors import ConfigError, DataError, MissingExtra
+from tailcast.data import recorded_queries
+from tailcast.errors import ConfigError, DataError
 from tailcast.stats.nested import STEP, NestedFit, NestedPart, draw_nested, fit_nested, nested_grid
 
 __all__ = ["BaseQuery", "Decades", "Sensitivity", "bases_of", "likelihood", "sensitivity"]
@@ -105,11 +105,7 @@ def bases_of(run: Run) -> list[str]:
 
     By the run's query file, if it is still there; else by the ids, NAME/1 or NAME#1.
     """
-    try:
-        source, column = str(run.config.get("queries", "")), run.config.get("column")
-        tags = {one.id: one.tags for one in load_queries(source, column=column)}
-    except (DataError, MissingExtra):
-        tags = {}
+    tags = {one.id: one.tags for one in recorded_queries(run.config)}
     return [base_query(id, tags.get(id, ())) for id in run.query_ids]
 
 

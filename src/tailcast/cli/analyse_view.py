@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from tailcast.cli.screen import escaped, plain_table, result_screen
+
 if TYPE_CHECKING:
     from tailcast.analysis.compare import Comparison
     from tailcast.analysis.deployment import Deployment, Quantity
@@ -37,14 +39,14 @@ def show_repeated(found: "Repeated", *, as_json: bool) -> None:
         _lines(asdict(one) for one in found.points)
         return
     level = found.points[0].level
-    table = _table("run", "by", "tries", "share of queries", f"{level:.0%} band", "no hit")
+    table = plain_table("run", "by", "tries", "share of queries", f"{level:.0%} band", "no hit")
     last = {(one.run, one.route): one.tries for one in found.points}
     for one in found.points:
         if one.tries == last[one.run, one.route] or str(one.tries).strip("0") == "1":
             cells = [_share(one.share, one.high), f"{_percent(one.low)} .. {_percent(one.high)}"]
             unhit = f"{one.unhit} / {one.queries}"
-            table.add_row(_plain(one.run), one.route, f"{one.tries:,}", *cells, unhit)
-    screen = _screen()
+            table.add_row(escaped(one.run), one.route, f"{one.tries:,}", *cells, unhit)
+    screen = result_screen()
     screen.print(table)
     for route in dict.fromkeys(one.route for one in found.points):
         screen.print(_ROUTES[route], style="dim", highlight=False)
@@ -57,14 +59,14 @@ def show_deployment(found: "Deployment", *, as_json: bool) -> None:
     if as_json:
         _lines([asdict(found)])
         return
-    screen = _screen()
+    screen = result_screen()
     heading = f"{found.run} at {found.calls_a_day:,.6g} calls a day"
     screen.print(heading, style="bold", highlight=False, markup=False)
     names = ["", "estimate", f"{found.level:.0%} interval"]
     monitored = found.monitor_recall is not None
     if monitored:
         names += [f"past a monitor of recall {found.monitor_recall:g}", "interval"]
-    table = _table(*names)
+    table = plain_table(*names)
     rows = [one for one in found.quantities if not one.past_monitor]
     passed = {one.name: one for one in found.quantities if one.past_monitor}
     for one in rows:
@@ -96,7 +98,7 @@ def show_comparison(
         _lines({"kind": "crossing", **asdict(one)} for one in found.crossings)
         _lines({"kind": "gate", **asdict(one)} for one in findings)
         return
-    screen = _screen()
+    screen = result_screen()
     for name, values in differences.items():
         text = ", ".join(str(one) for one in values)
         screen.print(f"{name}: {text}", style="dim", highlight=False, markup=False)
@@ -112,23 +114,25 @@ def show_comparison(
 
 def _models(found: "Comparison") -> Table:
     tries = [one.tries for one in found.models[0].shares if _shown(one.tries, found)]
-    table = _table(
+    table = plain_table(
         "run", "mean risk", f"{found.level:.0%} interval", "largest", "no hit",
         *(f"share at {one:,}" for one in tries),
     )  # fmt: skip
     for one in found.models:
-        largest = "" if one.largest is None else f"{one.largest:.2g} ({_plain(one.largest_query)})"
+        largest = (
+            "" if one.largest is None else f"{one.largest:.2g} ({escaped(one.largest_query or '')})"
+        )
         shares = [_share(each.value, each.high) for each in one.shares if each.tries in tries]
         mean = f"< {one.mean_high:.2g}" if one.mean is None else f"{one.mean:.3g}"
         ends = f"{one.mean_low:.2g} .. {one.mean_high:.2g}"
         table.add_row(
-            _plain(one.run), mean, ends, largest, f"{one.unhit} / {found.queries}", *shares
+            escaped(one.run), mean, ends, largest, f"{one.unhit} / {found.queries}", *shares
         )
     return table
 
 
 def _orders(found: "Comparison") -> Table:
-    table = _table("at", "riskier", "than", "decades", f"{found.level:.0%} interval", "chance")
+    table = plain_table("at", "riskier", "than", "decades", f"{found.level:.0%} interval", "chance")
     for one in found.orders:
         if not _shown(one.tries, found):
             continue
@@ -143,7 +147,7 @@ def _orders(found: "Comparison") -> Table:
             continue
         decades = "" if one.decades is None else f"{abs(one.decades):.2f}"
         chance = f"at least {one.chance:.0%}"
-        table.add_row(at, _plain(one.riskier), _plain(other), decades, _ends(ends), chance)
+        table.add_row(at, escaped(one.riskier), escaped(other), decades, _ends(ends), chance)
     return table
 
 
@@ -207,19 +211,3 @@ def _percent(share: float) -> str:
 def _lines(rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         print(json.dumps(row))
-
-
-def _plain(text: str | None) -> str:
-    return (text or "").replace("[", "\\[")
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(name)
-    return table
-
-
-def _screen() -> Console:
-    """The console of results, on stdout; wide enough for a table where it is no terminal."""
-    return Console(width=None if Console().is_terminal else 140)

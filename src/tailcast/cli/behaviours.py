@@ -5,10 +5,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.table import Table
 
 from tailcast.behaviours import load_behaviour, shipped_behaviours
+from tailcast.cli.screen import plain_table, result_screen
 from tailcast.query_sets import QUERY_SETS
 
 __all__ = ["list_behaviours", "list_query_sets"]
@@ -46,10 +45,7 @@ def list_query_sets(*, json: Json = False) -> None:
 
 
 def _print_table(names: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
-    screen = Console(width=None if Console().is_terminal else 140)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(name)
+    table = plain_table(*names)
     for row in rows:
         table.add_row(*map(str, row))
-    screen.print(table)
+    result_screen().print(table)

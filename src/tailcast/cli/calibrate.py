@@ -11,9 +11,10 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from tailcast.cli.screen import escaped, plain_table, result_screen
 from tailcast.cli.view import console
-from tailcast.errors import ConfigError, StoreError
-from tailcast.store import RunStore
+from tailcast.errors import ConfigError
+from tailcast.store import RunStore, existing_run
 
 if TYPE_CHECKING:
     from tailcast.pipeline.calibrate import Calibration
@@ -68,7 +69,7 @@ def label(
         raise ConfigError(f"--out {out} is no sheet: name a file that ends in .html or .csv.")
     if out is None and not sys.stdin.isatty():
         raise ConfigError("no terminal to label in: give --out sheet.html or --out sheet.csv.")
-    store = _existing(directory)
+    store = existing_run(directory)
     sample = label_sample(store, n=n, seed=seed, queries=query, method=method)
     cut = sum(one.cut for one in sample.completions)
     if cut:
@@ -92,17 +93,11 @@ def calibrate_judge(directory: Path, /, *, labels: Path | None = None, json: Jso
     """
     from tailcast.pipeline.calibrate import calibrate
 
-    found = calibrate(_existing(directory), labels)
+    found = calibrate(existing_run(directory), labels)
     if json:
         print(json_text.dumps(found.record()))
     else:
         _show(found, directory)
-
-
-def _existing(directory: Path) -> RunStore:
-    if not directory.is_dir():
-        raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")
-    return RunStore(directory)
 
 
 def _ask(store: RunStore, sample: "Sample", question: str) -> None:
@@ -139,7 +134,7 @@ def _write_sheet(sample: "Sample", out: Path, question: str) -> None:
 
 def _show(found: "Calibration", directory: Path) -> None:
     """Tables and what they mean."""
-    screen = Console(width=None if Console().is_terminal else 120)
+    screen = result_screen(120)
     screen.print(f"Judge {found.judge} of {directory}", style="bold", markup=False)
     screen.print(_error_table(found))
     screen.print(_query_table(found))
@@ -167,12 +162,11 @@ def _error_table(found: "Calibration") -> Table:
 
 
 def _query_table(found: "Calibration") -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("query", "risk by the judge", "interval", "corrected risk", "interval"):
-        table.add_column(name, justify="right" if name.endswith(("judge", "risk")) else "left")
+    risks = ("risk by the judge", "corrected risk")
+    table = plain_table("query", risks[0], "interval", risks[1], "interval", right=risks)
     for id, one in found.queries.items():
         if one is not None:
-            table.add_row(id.replace("[", "\\["), *_cells(one.risk), *_cells(one.corrected))
+            table.add_row(escaped(id), *_cells(one.risk), *_cells(one.corrected))
     return table
 
 

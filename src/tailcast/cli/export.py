@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tailcast.errors import ConfigError, StoreError
-from tailcast.store import RunStore
+from tailcast.errors import ConfigError
+from tailcast.store import existing_run
 
 __all__ = ["export"]
 
@@ -18,11 +18,10 @@ def export(directory: Path, /, *, inspect: Path | None = None, others: int = 100
     """
     from tailcast.integrations.inspect_log import export_eval
 
-    if not directory.is_dir():
-        raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")
+    store = existing_run(directory)
     if inspect is None:
         raise ConfigError("nothing to write: give --inspect FILE.eval.")
     if others < 0:
         raise ConfigError(f"others must be 0 or more, got {others}.")
-    counts = export_eval(RunStore(directory), inspect, others=others)
+    counts = export_eval(store, inspect, others=others)
     print(f"{inspect}: {counts['logged']:,} of {counts['draws']:,} draws, every hit among them.")

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
+
+from tailcast.cli.screen import plain_table, result_screen
 
 if TYPE_CHECKING:
     from tailcast.analysis.forecast import Forecast
@@ -32,7 +33,7 @@ def show_forecasts(found: Sequence["Forecast"], failed: dict[str, str], *, as_js
         for name, why in failed.items():
             print(json.dumps({"method": name, "failed": why}))
         return
-    screen = Console(width=None if Console().is_terminal else 120)
+    screen = result_screen(120)
     if found:
         first = found[0]
         screen.print(
@@ -58,7 +59,7 @@ def show_splits(scores: Sequence["SplitScore"], measured: "Measured", *, as_json
         for one in scores:
             print(json.dumps(asdict(one)))
         return
-    screen = Console(width=None if Console().is_terminal else 120)
+    screen = result_screen(120)
     for by in dict.fromkeys(one.by for one in scores):
         rows = [one for one in scores if one.by == by]
         screen.print(
@@ -81,9 +82,10 @@ def show_splits(scores: Sequence["SplitScore"], measured: "Measured", *, as_json
 
 
 def _forecasts(found: Sequence["Forecast"]) -> Table:
-    table = _table(
-        "method", "worst", "interval", "1 in n", "interval", "mean", "interval", "any hit"
-    )
+    table = plain_table(
+        "method", "worst", "interval", "1 in n", "interval", "mean", "interval", "any hit",
+        no_wrap=True,
+    )  # fmt: skip
     for one in found:
         table.add_row(
             one.method, _risk(one.worst), _ends(one.worst_low, one.worst_high),
@@ -95,7 +97,9 @@ def _forecasts(found: Sequence["Forecast"]) -> Table:
 
 def _exceedances(found: Sequence["Forecast"]) -> Table:
     first = found[0]
-    table = _table("above", *(f"any, {one.method}" for one in found), f"queries, {first.method}")
+    table = plain_table(
+        "above", *(f"any, {one.method}" for one in found), f"queries, {first.method}"
+    )
     for number, row in enumerate(first.exceedances):
         count = f"{_count(row.expected)}"
         if row.low is not None and row.high is not None:
@@ -106,7 +110,9 @@ def _exceedances(found: Sequence["Forecast"]) -> Table:
 
 
 def _thresholds(one: "Forecast") -> Table:
-    table = _table("threshold", "queries above", "shape", "scale", "fits (p)", "")
+    table = plain_table(
+        "threshold", "queries above", "shape", "scale", "fits (p)", "", no_wrap=True
+    )
     for row in one.thresholds:
         marks = [word for word, is_so in (("taken", row.chosen), ("stable", row.stable)) if is_so]
         table.add_row(
@@ -119,7 +125,9 @@ def _thresholds(one: "Forecast") -> Table:
 
 
 def _splits(rows: Sequence["SplitScore"]) -> Table:
-    table = _table("method", "splits", "worst: error", "low", "held", "mean: error", "held")
+    table = plain_table(
+        "method", "splits", "worst: error", "low", "held", "mean: error", "held", no_wrap=True
+    )
     for one in rows:
         splits = f"{one.splits}" + (f", {one.failed} not fitted" if one.failed else "")
         if one.worst is None or one.mean is None:
@@ -139,13 +147,6 @@ def _warnings(found: Sequence["Forecast"]) -> dict[str, list[str]]:
         for text in one.warnings:
             texts.setdefault(text, []).append(one.method)
     return texts
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    return table
 
 
 def _risk(value: float) -> str:

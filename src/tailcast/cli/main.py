@@ -20,8 +20,8 @@ from tailcast.cli.paraphrase import paraphrase
 from tailcast.cli.report import plot, report, report_of_demo
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import ContrastSettings, RunConfig, make_config, read_toml
-from tailcast.errors import ConfigError, StoreError, TailcastError
-from tailcast.store import RunStore
+from tailcast.errors import ConfigError, TailcastError
+from tailcast.store import RunStore, existing_run
 from tailcast.types import ModelSettings, Operator
 
 __all__ = ["app", "main"]
@@ -160,7 +160,7 @@ def show(directory: Path, /, *, json: Json = False) -> None:
     Args:
         directory: A run directory.
     """
-    store = _existing(directory)
+    store = existing_run(directory)
     show_estimates(store.read_lines("estimates.jsonl"), store.path, as_json=json)
 
 
@@ -182,21 +182,17 @@ def explain(
         show_text: Show the completions too.
         plot: Also draw the weights to this picture (png, svg or pdf).
     """
-    from tailcast.analysis.explain import as_json, explain, plot_explanation
+    from tailcast.analysis.explain import as_json, explain
 
-    found = explain(_existing(directory), query, method)
+    found = explain(existing_run(directory), query, method)
     if plot is not None:
+        from tailcast.report.hit_weights import plot_explanation
+
         plot_explanation(found, plot)
     if json:
         print(as_json(found, texts=show_text))
     else:
         show_explanation(found, texts=show_text)
-
-
-def _existing(directory: Path) -> RunStore:
-    if not directory.is_dir():
-        raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")
-    return RunStore(directory)
 
 
 app.command(export)

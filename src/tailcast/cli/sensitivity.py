@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
+
+from tailcast.cli.screen import escaped, plain_table, result_screen
 
 if TYPE_CHECKING:
     from tailcast.analysis.sensitivity import BaseQuery, Decades, Sensitivity
@@ -50,7 +51,7 @@ def sensitivity(
 
 
 def _show(found: "Sensitivity") -> None:
-    screen = Console(width=None if Console().is_terminal else 140)
+    screen = result_screen()
     screen.print(_table(found))
     screen.print(
         f"spread: decades from the safest wording to the worst, with the {found.level:.0%} "
@@ -63,26 +64,24 @@ def _show(found: "Sensitivity") -> None:
 
 
 def _table(found: "Sensitivity") -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
+    table = plain_table(
         "base query", "no hit", "typical", "spread", "shown", "worst wording", "its risk",
         "interval", "chance", "rise",
-    ):  # fmt: skip
-        table.add_column(name)
+    )  # fmt: skip
     for one in found.bases:
         table.add_row(*_cells(one))
     return table
 
 
 def _cells(one: "BaseQuery") -> list[str]:
-    name = one.base.replace("[", "\\[")
+    name = escaped(one.base)
     spread = _decades(one.spread)
     row = [name, f"{one.unhit} / {one.queries}", f"{one.typical:.1e}", spread, f"{one.shown:.1f}"]
     if one.worst is None:
         return [*row, "none has a hit", "", "", "", ""]
     ends = f"{one.worst.ci_low:.1e} .. {one.worst.ci_high:.1e}"
     rise = "" if one.rise is None else _decades(one.rise)
-    worst = one.worst.query_id.replace("[", "\\[")
+    worst = escaped(one.worst.query_id)
     return [*row, worst, f"{one.worst.p:.1e}", ends, f"{one.worst_chance:.0%}", rise]
 
 

@@ -19,9 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
-from rich.table import Table
 
 from tailcast.cli.intervals import Axis, axis_of
+from tailcast.cli.screen import escaped, plain_table, result_screen
 from tailcast.progress import Progress
 from tailcast.store import RunStore
 
@@ -100,9 +100,8 @@ def show_plan(plan: "Plan", *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan.record()))
         return
-    screen, table = _screen(), Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("stage", "draws", "token forwards", "judge calls", "time"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
+    numbers = ("draws", "token forwards", "judge calls", "time")
+    screen, table = result_screen(), plain_table("stage", *numbers, right=numbers)
     for one in plan.stages:
         table.add_row(
             _STAGES.get(one.name, one.name), f"{one.draws:,}", f"{one.token_forwards:,}",
@@ -121,31 +120,22 @@ def show_plan(plan: "Plan", *, as_json: bool) -> None:
 
 def show_explanation(found: "Explanation", *, texts: bool, most: int = 12) -> None:
     """Print what carries an estimate: its proposals, its largest hits, its verdict's reasons."""
-    screen, row = _screen(), found.estimate
+    screen, row = result_screen(), found.estimate
     risk = "no estimate" if row["p"] is None else f"{row['p']:.3g}"
     screen.print(f"{row['query_id']} by {row['method']}: {risk}, {row['verdict']}", style="bold")
     for name in ("ci_low", "ci_high", "p_low", "p_high_guaranteed"):
         screen.print(f"  {name:<18} {row[name]:.3g}", highlight=False)
     screen.print("Where it comes from:")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("proposal", "draws", "hits", "share"):
-        table.add_column(name, justify="left" if name == "proposal" else "right")
+    numbers = ("draws", "hits", "share")
+    table = plain_table("proposal", *numbers, right=numbers)
     for name, draws, hits, share in found.by_proposal:
         table.add_row(name, str(draws), str(hits), f"{share:.1%}")
     screen.print(table)
     screen.print(f"The largest of {len(found.hits)} hits:")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "share",
-        "weight",
-        "stage",
-        "draw",
-        "proposal",
-        *(["completion"] if texts else []),
-    ):
-        table.add_column(name, justify="left" if name in ("proposal", "completion") else "right")
+    names = ("share", "weight", "stage", "draw", "proposal", *(["completion"] if texts else []))
+    table = plain_table(*names, right=names[:4])
     for one in found.hits[:most]:
-        text = [repr(one.text[:160])[1:-1].replace("[", "\\[")] if texts else []
+        text = [escaped(repr(one.text[:160])[1:-1])] if texts else []
         weight = f"{math.exp(one.log_weighted):.3g}"
         table.add_row(f"{one.share:.1%}", weight, one.stage, str(one.draw), one.proposal, *text)
     screen.print(table)
@@ -153,11 +143,6 @@ def show_explanation(found: "Explanation", *, texts: bool, most: int = 12) -> No
         screen.print(f"{row['verdict']}: {reason}", highlight=False, markup=False)
     if not texts and found.hits:
         screen.print("Their completions: --show-text", style="dim")
-
-
-def _screen() -> Console:
-    """The console of results, on stdout; wide enough for a table where it is no terminal."""
-    return Console(width=None if Console().is_terminal else 140)
 
 
 def _time(hours: float) -> str:
@@ -173,13 +158,11 @@ def show_estimates(rows: list[dict[str, Any]], path: Path, *, as_json: bool) -> 
         for row in rows:
             print(json.dumps(row))
         return
-    screen, table = _screen(), Table(box=None, pad_edge=False, header_style="bold")
-    axis, plotted = axis_of(rows), screen.width >= _WIDE
+    screen, axis = result_screen(), axis_of(rows)
     names = ["query", "method", "risk", "interval", axis.title, "at least", "hits / draws",
              "verdict", "prompt"]  # fmt: skip
-    kept = [name for name in names if plotted or name != axis.title]
-    for name in kept:
-        table.add_column(name, no_wrap=True, justify="right" if name == "risk" else "left")
+    kept = [name for name in names if screen.width >= _WIDE or name != axis.title]
+    table = plain_table(*kept, right=("risk",), no_wrap=True)
     for row in rows:
         cells = dict(zip(names, _cells(row, axis), strict=True))
         table.add_row(*(cells[name] for name in kept))
@@ -198,9 +181,9 @@ def _cells(row: dict[str, Any], axis: Axis) -> list[str]:
     if row["p"] is None and row["method"] != "mc":
         risk = "unknown"
     verdict = f"[{_STYLES[row['verdict']]}]{row['verdict']}[/]"
-    prompt = row["prompt"].replace("\n", " ").replace("[", "\\[")
+    prompt = escaped(row["prompt"].replace("\n", " "))
     return [
-        row["query_id"].replace("[", "\\["),
+        escaped(row["query_id"]),
         row["method"],
         risk,
         f"{row['ci_low']:.1e} .. {row['ci_high']:.1e}",
@@ -222,7 +205,6 @@ _MEANINGS = {
     "more; its {level} interval takes the weights that it saw for all there are.",
     "mc-screen": "mc-screen: plain sampling of which the judge saw few refusals, which count for "
     "the others; its {level} interval takes the weights that it saw for all there are.",
-    "": "at least: what the draws refute from below at {level}, whatever the proposal.",
 }
 
 
@@ -231,8 +213,12 @@ def _footnotes(screen: Console, rows: list[dict[str, Any]]) -> None:
     methods = {row["method"] for row in rows}
     level = rows[0]["level"] if rows else 0.95
     for method, meaning in _MEANINGS.items():
-        if method in methods or not method:
+        if method in methods:
             screen.print(meaning.format(level=f"{level:.0%}"), style="dim", highlight=False)
+    screen.print(
+        f"at least: what the draws refute from below at {level:.0%}, whatever the proposal.",
+        style="dim", highlight=False,
+    )  # fmt: skip
     ended = Counter(row["ended"] for row in rows if row.get("ended") not in (None, "", "samples"))
     for why, number in ended.most_common(6):
         screen.print(f"{number} ended by: {why}", style="dim", highlight=False)

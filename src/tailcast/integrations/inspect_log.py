@@ -18,8 +18,8 @@ import numpy as np
 
 from tailcast.analysis.draws import Draws, read_draws
 from tailcast.analysis.explain import explain
-from tailcast.data import load_queries
-from tailcast.errors import ConfigError, MissingExtra, TailcastError
+from tailcast.data import recorded_queries
+from tailcast.errors import ConfigError, MissingExtra
 from tailcast.judges.inspect_tasks import chat_messages
 from tailcast.store import RunStore
 from tailcast.types import Query
@@ -134,11 +134,7 @@ def _heaviest(draw: LogDraw) -> float:
 
 def _stages(store: RunStore, query_id: str) -> Iterator[str]:
     """Stages that have draws behind an estimate of the query."""
-    number = 0
-    names = ["mc", "is"]
-    while store.read_json(f"rounds/{number:04d}.json") is not None:
-        names.append(f"round-{number}")
-        number += 1
+    names = ("mc", "is", *(stage for stage, _ in store.rounds()))
     yield from (name for name in names if store.shards(name, query_id))
 
 
@@ -308,8 +304,4 @@ def _finite(value: float) -> float | None:
 def _queries(store: RunStore) -> dict[str, Query]:
     """The run's queries by id, where they can still be read; else their text is all there is."""
     config = (store.read_json("manifest.json") or {}).get("config", {})
-    try:
-        found = load_queries(str(config.get("queries")), column=config.get("column"))
-    except TailcastError:
-        return {}
-    return {one.id: one for one in found}
+    return {one.id: one for one in recorded_queries(config)}

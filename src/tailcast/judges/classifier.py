@@ -19,13 +19,13 @@ class Classifier:
     Args:
         settings: Which model.
         label: Name or number of the label whose probability is the score; the last one if
-            empty.
+            None.
 
     Raises:
         JudgeError: If the model cannot be loaded or has no such label.
     """
 
-    def __init__(self, settings: ModelSettings, label: str = "") -> None:
+    def __init__(self, settings: ModelSettings, label: str | None = None) -> None:
         try:
             self.model, self.tokenizer = load_classifier(settings)
         except ModelError as error:

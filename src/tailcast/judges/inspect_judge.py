@@ -25,6 +25,7 @@ from tailcast.judges.inspect_tasks import (
     chat_messages,
     load_inspect_task,
 )
+from tailcast.judges.verdicts import one_by_one
 from tailcast.types import Judge, JudgeSettings, Query
 
 __all__ = ["inspect_judge"]
@@ -72,12 +73,7 @@ def inspect_judge(settings: JudgeSettings) -> Judge:
                 raise one
         return found
 
-    def score(query: Query, text: str) -> float:
-        (found,) = many(query, [text])
-        if isinstance(found, Exception):
-            raise found
-        return found
-
+    score = one_by_one(many)
     if scoring.task is not None:
         id, prompt = next(iter(scoring.task.prompts.items()))
         try:

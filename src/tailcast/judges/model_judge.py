@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from tailcast.errors import JudgeError
 from tailcast.judges.cache import JudgementCache
 from tailcast.judges.readings import Replies, Reply, score_of
 from tailcast.judges.recipes import Recipe, load_recipe
+from tailcast.judges.verdicts import one_by_one
 from tailcast.types import Judge, JudgeSettings, ModelSettings, Query
 
 __all__ = ["model_judge"]
@@ -51,22 +52,24 @@ def model_judge(settings: JudgeSettings) -> Judge:
 
         if not settings.judge_model:
             raise JudgeError("judge classifier needs a model: name it with --judge-model.")
-        found = Classifier(ModelSettings(model=settings.judge_model), settings.judge_label or "")
-        name, threshold = found.fingerprint, 0.5
-        scores: Scoring = found.scores
-        usage: Callable[[], dict[str, int]] = dict
+        model: Any = Classifier(ModelSettings(model=settings.judge_model), settings.judge_label)
+        name, threshold, scores = model.fingerprint, 0.5, model.scores
     else:
         recipe = load_recipe(settings.judge, reading=settings.judge_reading)
         model = _model(recipe, settings)
         name, threshold = f"{recipe.fingerprint} {model.fingerprint}", recipe.threshold
         scores = _scoring(recipe, model)
-        usage = lambda: dict(getattr(model, "usage", {}))  # noqa: E731
-    once = settings.judge_server is None  # our batches are judged whole again, to be the same
-    cache, limit = JudgementCache(name), settings.judge_calls
-    asking = _Asking(settings.judge, scores, cache, limit, once, usage)
-    threshold = threshold if settings.threshold is None else settings.threshold
+    asking = _Asking(
+        spec=settings.judge,
+        model=model,
+        scores=scores,
+        cache=JudgementCache(name),
+        limit=settings.judge_calls,
+        writes_once=settings.judge_server is None,  # to judge a batch that was cut short whole
+    )
+    threshold = settings.threshold or threshold
     return Judge(
-        settings.judge, asking.score, threshold, many=asking.many,
+        settings.judge, one_by_one(asking.many), threshold, many=asking.many,
         fingerprint=f"{name} from {threshold:g}", usage=asking.usage,
     )  # fmt: skip
 
@@ -76,19 +79,12 @@ class _Asking:
     """Asks about what is not on disk yet."""
 
     spec: str
+    model: Any
     scores: Scoring
     cache: JudgementCache
     limit: int | None
     writes_once: bool
-    model_usage: Callable[[], dict[str, int]]
     meter: Meter = field(default_factory=Meter)
-
-    def score(self, query: Query, text: str) -> float:
-        """Score of one completion."""
-        [found] = self.many(query, [text])
-        if isinstance(found, Exception):
-            raise found
-        return found
 
     def many(self, query: Query, texts: Sequence[str]) -> list[float | Exception]:
         """Score of each completion, or the exception.
@@ -132,7 +128,7 @@ class _Asking:
 
     def usage(self) -> dict[str, int]:
         """What it did and what that cost."""
-        return {**vars(self.meter), **self.model_usage()}
+        return {**vars(self.meter), **getattr(self.model, "usage", {})}
 
 
 def _model(recipe: Recipe, settings: JudgeSettings) -> Answering:

@@ -3,6 +3,15 @@
 A recipe is data: the prompts, the layout in which a model gets them, and the reading of its
 answer. Those of the field lie as TOML files in ``recipes/``; a user's own file has the same
 fields, may start from one of them (``base``) and fill its blanks (``[fields]``).
+
+How an answer becomes a score, its reading:
+
+    expected    mean of the answers' values under the law of the next token, restricted to them
+    argmax      value of the likeliest next token; a failure if it is none of the answers
+    text        the answer is written out, and ``pattern`` finds which of the answers it gives
+    number      0 to 100, the mean under the law of the next token where it is given, else as
+                written
+    rubric      ``pattern`` finds refusal, convincingness and specificity (StrongREJECT)
 """
 
 import json
@@ -13,26 +22,15 @@ from dataclasses import asdict
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from tailcast.errors import JudgeError
-from tailcast.types import Query
+from tailcast.types import JudgeReading, Query
 
-__all__ = ["READINGS", "Recipe", "known_recipes", "load_recipe"]
-
-Reading = Literal["expected", "argmax", "text", "number", "rubric"]
-READINGS: tuple[str, ...] = get_args(Reading)
-"""How an answer becomes a score.
-
-expected: mean of the answers' values under the law of the next token, restricted to them.
-argmax: value of the likeliest next token; a failure if it is none of the answers.
-text: the answer is written out, and ``pattern`` finds which of the answers it gives.
-number: 0 to 100, the mean under the law of the next token where it is given, else as written.
-rubric: ``pattern`` finds refusal, convincingness and specificity (StrongREJECT).
-"""
+__all__ = ["Recipe", "known_recipes", "load_recipe"]
 
 Layout = Literal["plain", "message", "conversation"]
 
@@ -45,7 +43,7 @@ class Recipe:
         prompts: Templates with {query} and {completion}; the score is the least of theirs.
         layout: plain: the text as it is; message: as a user's message; conversation: query and
             completion themselves, as a conversation, by the model's chat template.
-        reading: See :data:`READINGS`.
+        reading: How an answer becomes a score; the module says what each is.
         answers: Value in [0, 1] of each answer.
         pattern: Regular expression of the readings text and rubric.
         opening: What the judge's answer is made to begin with.
@@ -60,7 +58,7 @@ class Recipe:
     """
 
     layout: Layout
-    reading: Reading
+    reading: JudgeReading
     prompts: tuple[str, ...] = ("{completion}",)
     answers: Mapping[str, float] | None = None
     pattern: str = ""

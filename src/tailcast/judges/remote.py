@@ -44,13 +44,7 @@ class ServerModel:
             address, JudgeError, flag="--judge-server", connections=workers, key=key, rate=rate,
             timeout=120.0,
         )  # fmt: skip
-        served = self.server.models() if not name else [name]
-        if len(served) != 1:
-            raise JudgeError(
-                f"the server at {self.server.address} serves {len(served)} models "
-                f"({', '.join(served[:5])}): name one with --judge-model."
-            )
-        self.name = served[0]
+        self.name = name or self.server.only_model("--judge-model")
         self.fingerprint = f"{self.name} at {self.server.address}"
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
         self._lock = threading.Lock()

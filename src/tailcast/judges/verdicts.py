@@ -1,7 +1,7 @@
 """Judging many completions: each distinct text once, and no failure stops the run."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from tailcast.errors import TailcastError
 from tailcast.types import Judge, Query, Verdicts
 
-__all__ = ["judge_texts"]
+__all__ = ["judge_texts", "one_by_one"]
+
+Many = Callable[[Query, Sequence[str]], Sequence[float | Exception]]
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,18 @@ def judge_texts(
     with np.errstate(invalid="ignore"):
         hits = scores >= judge.threshold
     return Verdicts(scores, hits, tuple(error for _, error in found), shares)
+
+
+def one_by_one(many: Many) -> Callable[[Query, str], float]:
+    """The ``score`` of a judge, from its ``many``; raises what that returns."""
+
+    def score(query: Query, text: str) -> float:
+        (found,) = many(query, [text])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return score
 
 
 def _settled(judge: Judge, query: Query, text: str) -> float | Exception | None:

@@ -60,18 +60,16 @@ class ServerEngine:
         self.ends = sorted(ends)
         self.seeded = seeded
         self.workers = workers
-        served, address = self.server.models(), self.server.address
-        if served_name is None and len(served) != 1:
+        if served_name is None:
+            self.model = self.server.only_model("--engine-model")
+            return
+        served = self.server.models()
+        if served_name not in served:
             raise ModelError(
-                f"the server at {address} serves {len(served)} models "
-                f"({', '.join(served)}): name one with --engine-model."
-            )
-        if served_name is not None and served_name not in served:
-            raise ModelError(
-                f"the server at {address} does not serve {served_name!r}: "
+                f"the server at {self.server.address} does not serve {served_name!r}: "
                 f"it has {', '.join(served)}."
             )
-        self.model = served_name or served[0]
+        self.model = served_name
 
     def sample(
         self,

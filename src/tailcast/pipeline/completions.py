@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tailcast.analysis.draws import Draws, read_draws, read_round
+from tailcast.analysis.draws import Draws, mixtures_of, read_draws, read_round
 from tailcast.errors import StoreError
-from tailcast.mixtures import Mixture
-from tailcast.proposals import Proposal
 from tailcast.stats import Measured, betting_upper_bound, weighted_hits_interval
 from tailcast.store import RunStore
 
@@ -158,13 +156,7 @@ def _parts(store: RunStore, row: dict[str, Any]) -> Iterator[_Part]:
 
 def _rounds(store: RunStore, query_id: str, several: int) -> Iterator[_Part]:
     """Rounds of a mixture; hits have weights, all others -inf."""
-    number = 0
-    while plan := store.read_json(f"rounds/{number:04d}.json"):
-        stage, counts = f"round-{number}", plan["counts"].get(query_id)
-        number += 1
-        if counts is None:
-            continue
-        mixture = Mixture(tuple(Proposal(*one) for one in plan["components"]), tuple(counts))
+    for stage, mixture in mixtures_of(store, query_id):
         found, draws = read_round(store, stage, query_id, mixture, continuations=several)
         hits = np.flatnonzero(draws.hits)
         _, prefix = np.unique(hits // several, return_inverse=True)

@@ -156,16 +156,11 @@ def server_writer(address: str, name: str | None = None, temperature: float = 0.
     """
     key = os.environ.get("OPENAI_API_KEY", "")
     server = JsonServer(address, ModelError, flag="--server", connections=_WORKERS, key=key)
-    served = [name] if name else server.models()
-    if len(served) != 1:
-        raise ModelError(
-            f"the server at {server.address} serves {len(served)} models "
-            f"({', '.join(served[:5])}): name one with --model."
-        )
+    served = name or server.only_model("--model")
 
     def one(prompt: Query) -> str:
         body = {
-            "model": served[0], "messages": list(prompt.messages),
+            "model": served, "messages": list(prompt.messages),
             "max_tokens": _most_tokens(prompt), "temperature": temperature, "top_p": _TOP_P,
         }  # fmt: skip
         answer = server.ask("POST", "/v1/chat/completions", body)

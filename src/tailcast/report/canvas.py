@@ -11,13 +11,16 @@ __all__ = ["canvas"]
 
 
 @contextmanager
-def canvas(path: Path, *, width: float = 7.5, height: float = 4.2) -> Iterator[Any]:
-    """Axes to draw on; the picture is written at the end.
+def canvas(
+    path: Path, *, width: float = 7.5, height: float = 4.2, columns: int = 1
+) -> Iterator[Any]:
+    """Axes to draw on, or a row of several; the picture is written at the end.
 
     Args:
         path: The picture; its ending says the format.
         width: In inches.
         height: In inches.
+        columns: How many axes side by side.
 
     Raises:
         MissingExtra: If matplotlib is not installed.
@@ -28,9 +31,10 @@ def canvas(path: Path, *, width: float = 7.5, height: float = 4.2) -> Iterator[A
     except ImportError as error:
         raise MissingExtra("matplotlib", "plot", "a picture") from error
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
+    axes = figure.subplots(1, columns)
     yield axes
-    axes.spines[["top", "right"]].set_visible(False)
+    for one in figure.axes:
+        one.spines[["top", "right"]].set_visible(False)
     try:
         figure.savefig(path, dpi=150)
     except ValueError as error:

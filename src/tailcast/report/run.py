@@ -19,7 +19,7 @@ from tailcast.config import RunConfig, make_config
 from tailcast.errors import ConfigError, StoreError
 from tailcast.report.outlook import Overall, mean_risk, upper_end
 from tailcast.stats import Audit, Estimate
-from tailcast.store import RunStore
+from tailcast.store import RunStore, existing_run
 
 __all__ = ["Run", "read_run"]
 
@@ -148,10 +148,8 @@ def read_run(directory: str | Path) -> Run:
     Raises:
         StoreError: If there is none, it is not finished, or a file of it is damaged.
     """
-    path = Path(directory)
-    if not path.is_dir():
-        raise StoreError(f"run directory {str(path)!r} does not exist: check the path.")
-    store = RunStore(path)
+    store = existing_run(directory)
+    path = store.path
     manifest = store.read_json("manifest.json")
     if manifest is None:
         raise StoreError(f"{path} holds no manifest.json: it is no run directory.")

@@ -19,8 +19,8 @@ class Estimate:
     Attributes:
         query_id: Which query.
         prompt: Its last user message, for reading.
-        method: "mc", "is", "mixture", or "mc-roulette": plain sampling that follows up few
-            refusals.
+        method: "mc", "is", "mixture"; "mc-roulette" and "mc-screen": plain sampling that
+            follows up, or shows the judge, few refusals.
         p: Unbiased estimate of QRISK; None when there was no hit, because zero is not an
             answer: read ``ci_high`` then.
         stderr: Standard error of p; None without hits.
