@@ -20,14 +20,35 @@ from tailcast.proposals import Floats, Proposal, StreamKey, log_ratio_after
 
 __all__ = ["Mixture", "allocate", "default_components", "log_ratios", "streams_of"]
 
+OPENINGS = ("openings", "prefill:", "hits:")
+STEERED = ("vector:",)
+
 
 def default_components(
-    strengths: Iterable[float], switches: Iterable[int], heats: Iterable[float]
-) -> tuple[Proposal, ...]:
-    """The target, then every strength and every heat of it with every switch."""
-    pairs = [(one, 1.0) for one in strengths] + [(0.0, heat) for heat in heats]
-    ends = sorted(set(switches))
-    others = (Proposal(strength, end, 0.0, heat) for strength, heat in pairs for end in ends)
+    strengths: Iterable[float], switches: Iterable[int], heats: Iterable[float],
+    kinds: Iterable[str] = (), *, steered: bool = True,
+) -> tuple[Proposal, ...]:  # fmt: skip
+    """The target, then every strength and every heat of it with every switch, then other streams.
+
+    Args:
+        strengths: Of the steering, where there is a vector, and of streams with one of their own.
+        switches: Numbers of first tokens; openings give way to the target by themselves and
+            get the largest only.
+        heats: Of the target.
+        kinds: Kinds of other streams, by name.
+        steered: Whether there is a steering vector.
+    """
+    strengths, ends = tuple(strengths), sorted(set(switches))
+    keys = [StreamKey(one) for one in strengths if steered]
+    keys += [StreamKey(0.0, heat) for heat in heats]
+    for kind in kinds:
+        own = strengths if kind.startswith(STEERED) else (0.0,)
+        keys += [StreamKey(strength, 1.0, kind) for strength in own]
+    others = (
+        Proposal(key.strength, end, 0.0, key.heat, key.kind)
+        for key in keys
+        for end in (ends[-1:] if key.kind.startswith(OPENINGS) else ends)
+    )
     return Proposal.target(), *others
 
 

@@ -28,10 +28,17 @@ Floats = NDArray[np.float64]
 
 
 class StreamKey(NamedTuple):
-    """A law of the next token beside the target's: steered at a strength, heated by a factor."""
+    """A law of the next token beside the target's.
+
+    Attributes:
+        strength: Of the steering.
+        heat: What the temperature is multiplied by.
+        kind: Which kind of stream; "" is the target, steered.
+    """
 
     strength: float
     heat: float = 1.0
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +50,14 @@ class Proposal:
         switch: t_switch, the number of first tokens drawn from the mixture.
         mix: alpha_mix, the share of the target in each of those tokens.
         heat: What the target's temperature is multiplied by in the other stream.
+        kind: Which kind of stream that is; "" is the target, steered.
     """
 
     strength: float
     switch: int
     mix: float
     heat: float = 1.0
+    kind: str = ""
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.strength):
@@ -85,7 +94,7 @@ class Proposal:
     @property
     def stream(self) -> StreamKey:
         """The law that the target is mixed with before the switch."""
-        return StreamKey(self.strength, self.heat)
+        return StreamKey(self.strength, self.heat, self.kind)
 
     @property
     def is_target(self) -> bool:
@@ -103,7 +112,8 @@ class Proposal:
         parts = {"strength": self.strength, "heat": self.heat, "switch": self.switch}
         shown = {**parts, "mix": self.mix}
         usual = {"strength": 0.0, "heat": 1.0}
-        return " ".join(f"{name}={one:g}" for name, one in shown.items() if one != usual.get(name))
+        text = " ".join(f"{name}={one:g}" for name, one in shown.items() if one != usual.get(name))
+        return f"{self.kind} {text}" if self.kind else text
 
 
 def log_weights(

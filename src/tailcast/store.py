@@ -181,6 +181,7 @@ class RunStore:
             "switch": [one.switch for one in batch.proposals],
             "mix": [one.mix for one in batch.proposals],
             "heat": [one.heat for one in batch.proposals],
+            "kind": [one.kind for one in batch.proposals],
             "finish": list(batch.finish),
             "text": list(batch.texts),
             "tokens": _ragged(batch.tokens, batch.lengths),
@@ -197,7 +198,9 @@ class RunStore:
         table = self._read_table("samples", stage, query_id, shard)
         width = int(table.schema.metadata[b"width"])
         columns = table.to_pydict()
-        proposals = zip(*(columns[name] for name in ("strength", "switch", "mix", "heat")))
+        columns.setdefault("kind", [""] * len(table))  # not in runs made before there were kinds
+        names = ("strength", "switch", "mix", "heat", "kind")
+        proposals = zip(*(columns[name] for name in names), strict=True)
         return SampleBatch(
             query_id=query_id,
             draws=np.array(columns["draw"], dtype=np.int64),

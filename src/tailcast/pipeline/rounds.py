@@ -8,7 +8,7 @@ before its first draw, so that a run that was killed goes on with the same plan.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -124,9 +124,10 @@ def run_rounds(
             store.write_json(name, plan)
         mixtures = {id: Mixture(tuple(components), tuple(n)) for id, n in plan["counts"].items()}
         mine = [query for query in queries if query.id in mixtures]
-        _draw_round(bench, f"round-{number}", mine, mixtures, plan["streams"], progress)
+        informed = replace(bench, kinds=_refitted(bench, queries, number))
+        _draw_round(informed, f"round-{number}", mine, mixtures, plan["streams"], progress)
         for query in mine:
-            _take(bench, f"round-{number}", query, mixtures[query.id], history[query.id])
+            _take(informed, f"round-{number}", query, mixtures[query.id], history[query.id])
         done, number = done + plan["size"], number + 1
         seconds = plan.get("seconds", seconds + time.monotonic() - begun)
         if config.budget and config.budget[0] == "minutes" and "seconds" not in plan:
@@ -154,7 +155,7 @@ def _plan(
         plan = next_round(spent, ids, components, last["streams"], done, left, config.target_share)
     else:
         plan = first_round(ids, components, done, left, config.target_share)
-    shown = [(one.strength, one.switch, one.mix, one.heat) for one in components]
+    shown = [astuple(one) for one in components]
     return {**plan, "components": shown}
 
 
@@ -175,6 +176,18 @@ def _draw_round(
     score_hits(bench, stage, queries, [components[index] for index in streams])
 
 
+def _refitted(bench: Bench, queries: Sequence[Query], number: int) -> dict[str, StreamKind]:
+    """The kinds of streams, those that learn from hits fitted to the rounds before this one."""
+    learning = {name: one for name, one in bench.kinds.items() if isinstance(one, Openings)}
+    learning = {name: one for name, one in learning.items() if name == "openings"}
+    if not learning or not number:
+        return dict(bench.kinds)
+    prompts = {query.id: bench.target.encode(query) for query in queries}
+    longest = max(one.steered_tokens for one in bench.config.components)
+    hits = read_hits(bench.store, prompts, tokens=longest, before=number)
+    return {**bench.kinds, **{name: one.refitted(hits) for name, one in learning.items()}}
+
+
 def _take(bench: Bench, stage: str, query: Query, mixture: Mixture, history: History) -> None:
     """Read what a round brought to a query."""
     several = bench.config.continuations
@@ -187,7 +200,8 @@ def _take(bench: Bench, stage: str, query: Query, mixture: Mixture, history: His
             bench.store, stage, query.id, mixture, continuations=several, failed_hit=True
         )
     history.pessimistic.append(found)
-    history.works.append(work_of(draws, mixture, several))
+    passes = own_passes(bench, query, mixture.components)
+    history.works.append(work_of(draws, mixture, several, passes))
     _add_cost(bench, stage, query, draws, history)
 
 

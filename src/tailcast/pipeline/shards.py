@@ -7,7 +7,7 @@ query, number): what is on disk never depends on restarts or on when a block was
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tailcast.config import RunConfig
 from tailcast.errors import ModelError
@@ -15,7 +15,7 @@ from tailcast.judges import is_refusal, judge_texts, screened
 from tailcast.models import is_out_of_memory
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
-from tailcast.sampling import DrawRequest, Stops, draw, draw_with_engine
+from tailcast.sampling import DrawRequest, Stops, StreamKind, draw, draw_with_engine
 from tailcast.store import RunStore
 from tailcast.types import (
     Engine,
@@ -61,6 +61,7 @@ class Bench:
     rows: Rows
     steering: SteeringVector | None = None
     engine: Engine | None = None
+    kinds: Mapping[str, StreamKind] = field(default_factory=dict)
 
 
 def stops_of(judge: Judge, queries: Sequence[Query], config: RunConfig) -> Stops:
@@ -169,10 +170,13 @@ def _drawn(
         longest = max(one.steered_tokens for one in bench.config.components)
         return draw_with_engine(
             bench.target, requests, settings, bench.engine,
-            steering=vector, slots=rows, own_tokens=longest,
+            steering=vector, kinds=bench.kinds, slots=rows, own_tokens=longest,
         )  # fmt: skip
     stops = stops_of(bench.judge, block, bench.config)
-    return draw(bench.target, requests, settings, steering=vector, slots=rows, stops=stops)
+    return draw(
+        bench.target, requests, settings,
+        steering=vector, kinds=bench.kinds, slots=rows, stops=stops,
+    )  # fmt: skip
 
 
 def _drawn_in_memory(

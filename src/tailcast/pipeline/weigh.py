@@ -53,7 +53,7 @@ def _score_block(bench: Bench, stage: str, block: Todo, components: Sequence[Pro
         completions += [batch.tokens[row, : batch.lengths[row]].tolist() for row in hits]
     logp, logs, forwards = score(
         bench.target, prompts, completions, streams, bench.config.sampling_settings,
-        steering=bench.steering, tokens=max(one.steered_tokens for one in components),
+        steering=bench.steering, kinds=bench.kinds, tokens=max(one.steered_tokens for one in components),
         slots=bench.rows.number,
     )  # fmt: skip
     at = 0
@@ -79,24 +79,32 @@ class Work:
     cost: NDArray[np.float64]
 
 
-def work_of(draws: Draws, mixture: Mixture, continuations: int) -> Work:
-    """What the draws of each component cost, equal prefixes counted once within it."""
+def work_of(
+    draws: Draws, mixture: Mixture, continuations: int, passes: Sequence[int]
+) -> Work:
+    """What the draws of each component cost, equal prefixes counted once within it.
+
+    Args:
+        draws: The draws.
+        mixture: What they were drawn from.
+        continuations: Of each prefix.
+        passes: How many passes beside the target's each component's stream reads, J of them.
+    """
     number = np.concatenate([batch.draws for batch in draws.batches]) // continuations
     component = mixture.index(number)
     count = np.bincount(component, minlength=len(mixture.counts)).astype(float)
     cost = np.zeros(len(count))
     for j in np.flatnonzero(count):
-        cost[j] = _cost(draws, component == j, mixture.components[j])
+        cost[j] = _cost(draws, component == j, mixture.components[j], passes[j])
     return Work(count, cost)
 
 
-def _cost(draws: Draws, mine: NDArray[np.bool_], proposal: Proposal) -> float:
+def _cost(draws: Draws, mine: NDArray[np.bool_], proposal: Proposal, passes: int) -> float:
     tokens = np.concatenate([batch.tokens for batch in draws.batches])[mine]
     lengths = np.concatenate([batch.lengths for batch in draws.batches])[mine]
-    steered = np.minimum(lengths, proposal.steered_tokens if proposal.strength else 0)
-    return (
-        _distinct(tokens, lengths) + _distinct(tokens, steered) + _HANDLING * float(lengths.sum())
-    )
+    before = np.minimum(lengths, proposal.steered_tokens)
+    own = passes * _distinct(tokens, before) if passes else 0
+    return _distinct(tokens, lengths) + own + _HANDLING * float(lengths.sum())
 
 
 def _distinct(tokens: NDArray[np.int32], lengths: NDArray[np.int64]) -> int:

@@ -2,13 +2,19 @@
 
 from tailcast.sampling.continuations import draw_with_engine
 from tailcast.sampling.draw import DrawRequest, draw
+from tailcast.sampling.kinds import Part, Place, Source, StreamKind, Streams
 from tailcast.sampling.laws import inverse_cdf, target_law
 from tailcast.sampling.score import score
 from tailcast.sampling.stops import Stops
 
 __all__ = [
     "DrawRequest",
+    "Part",
+    "Place",
+    "Source",
     "Stops",
+    "StreamKind",
+    "Streams",
     "draw",
     "draw_with_engine",
     "inverse_cdf",

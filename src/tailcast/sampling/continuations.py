@@ -5,13 +5,14 @@ sampling from the target, which any engine may do that runs the same weights at 
 temperature and truncation (method.md section 5).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
 
 from tailcast.sampling.draw import DrawRequest, draw
+from tailcast.sampling.kinds import StreamKind
 from tailcast.sampling.stops import Stops
 from tailcast.types import (
     Continuation,
@@ -32,6 +33,7 @@ def draw_with_engine(
     engine: Engine,
     *,
     steering: SteeringVector | None = None,
+    kinds: Mapping[str, StreamKind] | None = None,
     slots: int = 128,
     own_tokens: int = 0,
 ) -> list[SampleBatch]:
@@ -42,7 +44,9 @@ def draw_with_engine(
     an engine that gives texts alone would not tell.
     """
     stops = Stops(at_switch=True, not_before=own_tokens)
-    prefixes = draw(target, requests, settings, steering=steering, slots=slots, stops=stops)
+    prefixes = draw(
+        target, requests, settings, steering=steering, kinds=kinds, slots=slots, stops=stops
+    )
     prompts = {request.query_id: request.prompt for request in requests}
     seeds = {(request.query_id, request.index): request.seed for request in requests}
     open_rows = [

@@ -1,8 +1,8 @@
 """The twin-stream loop: completions from proposals, with both log-probabilities.
 
-Every draw stands on a prefix of the target and, before its switch, on the same prefix
-steered at its strength; one forward pass gives the laws of both, from which its log p and
-log s are read. One uniform number for each (draw, step) decides the token, and comes from
+Every draw stands on a prefix of the target and, before its switch, on the same prefix in
+whatever its other stream reads; one forward pass gives the laws of both, from which its log p
+and log s are read. One uniform number for each (draw, step) decides the token, and comes from
 the draw's own seed, so that a draw is the same whatever it shares a batch with, but for
 the rounding of the batch's shape; the schedule depends on the list of requests alone.
 """
@@ -18,14 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tailcast.errors import ConfigError
-from tailcast.proposals import Proposal
-from tailcast.sampling.laws import (
-    batched,
-    inverse_cdf,
-    mixture_law,
-    steered_law,
-    target_law,
-)
+from tailcast.proposals import Proposal, StreamKey
+from tailcast.sampling.kinds import Part, Place, StreamKind, Streams
+from tailcast.sampling.laws import batched, inverse_cdf, mixture_law, target_law
 from tailcast.sampling.prefixes import Prefix, PrefixTree, check_laws
 from tailcast.sampling.stops import Stops
 from tailcast.types import SampleBatch, SamplingSettings, SteeringVector, Target
@@ -67,6 +62,7 @@ def draw(
     settings: SamplingSettings,
     *,
     steering: SteeringVector | None = None,
+    kinds: Mapping[str, StreamKind] | None = None,
     slots: int = 128,
     stops: Stops | None = None,
 ) -> list[SampleBatch]:
@@ -76,8 +72,9 @@ def draw(
         target: The model p.
         requests: What to draw; when slots are short, earlier ones are drawn first.
         settings: Temperature, truncation and length limit, part of what p is.
-        steering: The steering operator; needed unless every proposal is the target.
-        slots: Rows of the batch, each one prefix under one strength.
+        steering: The steering operator; needed where a proposal steers.
+        kinds: Kinds of streams besides the steered one, by the names that proposals use.
+        slots: Rows of the batch, each one prefix in one model's pass.
         stops: What ends completions before the model does.
 
     Returns:
@@ -87,32 +84,35 @@ def draw(
         ConfigError: If a proposal needs steering and there is none, or fewer than 2 slots.
         NumericsError: If the model returns logits that are no law.
     """
-    if slots < 2:
-        raise ConfigError(f"batch {slots} is too small: a steered draw takes two rows, use 2 up.")
+    streams = Streams(target, steering, kinds)
     for request in requests:
-        _check_request(request, settings, steering)
-    stream = target.stream(steering, slots=slots, max_new_tokens=settings.max_new_tokens)
-    loop = _Loop(target, settings, PrefixTree(stream, slots), stops or Stops())
+        _check_request(request, settings, streams)
+    widest = max((len(streams.passes(one.proposal, one.prompt)) for one in requests), default=2)
+    if slots < max(2, widest):
+        raise ConfigError(
+            f"batch {slots} is too small: a draw takes {max(2, widest)} rows, use as many or more."
+        )
+    tree = PrefixTree(streams.open(slots=slots, max_new_tokens=settings.max_new_tokens), slots)
+    loop = _Loop(streams, settings, tree, stops or Stops())
     with torch.no_grad():
         rows = loop.run(requests)
     return _collect(target, rows, settings.max_new_tokens, loop.tree.forwards)
 
 
-def _check_request(
-    request: DrawRequest, settings: SamplingSettings, steering: SteeringVector | None
-) -> None:
+def _check_request(request: DrawRequest, settings: SamplingSettings, streams: Streams) -> None:
     proposal = request.proposal
-    if proposal.strength and not proposal.is_target and steering is None:
-        raise ConfigError(f"proposal {proposal} needs a steering vector: give one, or none of it.")
-    if not proposal.is_target and proposal.switch > settings.max_new_tokens:
+    if proposal.is_target:
+        return
+    streams.check(proposal.stream)
+    if proposal.switch > settings.max_new_tokens:
         raise ConfigError(
             f"switch {proposal.switch} lies beyond the length limit of "
             f"{settings.max_new_tokens} tokens: lower it or raise max_new_tokens."
         )
 
 
-_Law = tuple[tuple[Prefix, ...], float, float]
-"""A next token's law: the prefixes of its streams, the target's share, the other's heat."""
+_Law = tuple[tuple[Prefix, ...], float, StreamKey | None]
+"""A next token's law: the prefixes that it reads, the target's share, and the other stream."""
 
 
 @dataclass(eq=False)
@@ -122,7 +122,8 @@ class _Row:
     request: DrawRequest
     uniforms: NDArray[np.float64]
     plain: Prefix
-    steered: Prefix | None
+    own: tuple[Prefix, ...]  # what its other stream reads
+    mixed: bool  # whether the next token is of that stream
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     logs: list[float] = field(default_factory=list)
@@ -132,25 +133,26 @@ class _Row:
     @property
     def prefixes(self) -> tuple[Prefix, ...]:
         """What the next token's law is read from."""
-        return (self.plain,) if self.steered is None else (self.plain, self.steered)
+        return (self.plain, *self.own)
 
     @property
-    def mix(self) -> float:
-        """The target's share in the next token's law."""
-        return 1.0 if self.steered is None else self.request.proposal.mix
+    def law(self) -> _Law:
+        """The next token's law."""
+        phi = self.request.proposal
+        return self.prefixes, *((phi.mix, phi.stream) if self.mixed else (1.0, None))
 
     def advance(self, token: int, logp: float, logs: float, finish: str) -> None:
         """Take a drawn token; leave the steered stream at the switch."""
         self.tokens.append(token)
         self.logp.append(logp)
-        if self.steered is not None:
+        if self.mixed:
             self.logs.append(logs)
         self.finish = finish
         if finish:
             return
+        self.mixed = self.mixed and not self.switched
+        self.own = tuple(prefix.then(token) for prefix in self.own) if self.mixed else ()
         self.plain = self.plain.then(token)
-        if self.steered is not None:
-            self.steered = None if self.switched else self.steered.then(token)
 
     @property
     def switched(self) -> bool:
@@ -165,16 +167,17 @@ class _Row:
             self.finish = "" if lives else "roulette"
 
 
-_NOWHERE = Prefix("", (), 0.0, -1)
+_NOWHERE = Prefix("", Part(()), -1)
 
 
 class _Loop:
     """All draws, step after step."""
 
     def __init__(
-        self, target: Target, settings: SamplingSettings, tree: PrefixTree, stops: Stops
+        self, streams: Streams, settings: SamplingSettings, tree: PrefixTree, stops: Stops
     ) -> None:
-        self.target = target
+        self.streams = streams
+        self.target = streams.target
         self.settings = settings
         self.tree = tree
         self.stops = stops
@@ -189,7 +192,7 @@ class _Loop:
             self._end_early(drawn)
             for row in drawn:
                 if row.finish:
-                    row.plain, row.steered = _NOWHERE, None  # lets go of the saved states
+                    row.plain, row.own = _NOWHERE, ()  # lets go of the saved states
             open_rows = [row for row in open_rows if not row.finish]
         return rows
 
@@ -200,10 +203,9 @@ class _Loop:
             shared = draw_generator(request.prefix_seed).random(numbers)
             switch = request.proposal.steered_tokens
             uniforms[:switch] = shared[:switch]
-        where = request.query_id, request.prompt
-        twin = not request.proposal.is_target
-        steered = self.tree.root(*where, request.proposal.strength) if twin else None
-        return _Row(request, uniforms, self.tree.root(*where, 0.0), steered)
+        parts = self.streams.passes(request.proposal, request.prompt)
+        plain, *own = (self.tree.root(request.query_id, part) for part in parts)
+        return _Row(request, uniforms, plain, tuple(own), not request.proposal.is_target)
 
     def _end_early(self, rows: Sequence[_Row]) -> list[_Row]:
         """End the rows that need no more tokens; a text that rows share is read once."""
@@ -228,30 +230,35 @@ class _Loop:
         """One token for every row; a law that rows share is computed once."""
         shared: dict[_Law, list[_Row]] = {}
         for row in rows:
-            shared.setdefault((row.prefixes, row.mix, row.request.proposal.heat), []).append(row)
-        for streams in (1, 2):
-            laws = [law for law in shared if len(law[0]) == streams]
+            shared.setdefault(row.law, []).append(row)
+        alike: dict[str | None, list[_Law]] = {}
+        for law in shared:
+            alike.setdefault(law[2] and law[2].kind, []).append(law)
+        for kind, laws in alike.items():
             for some in batched(laws, logits):
-                self._draw_some(some, [shared[law] for law in some], logits)
+                self._draw_some(kind, some, [shared[law] for law in some])
 
     def _draw_some(
-        self, laws: Sequence[_Law], sharers: Sequence[Sequence[_Row]], logits: Tensor
+        self, kind: str | None, laws: Sequence[_Law], sharers: Sequence[Sequence[_Row]]
     ) -> None:
-        """One token for each of the rows that share some laws of as many streams."""
-        slots = torch.tensor([[prefix.slot for prefix in prefixes] for prefixes, _, _ in laws])
-        target = target_law(logits[slots[:, 0]], self.settings)
-        check_laws(target, [prefixes[0] for prefixes, _, _ in laws])
-        law, steered = target, target
-        if slots.shape[1] > 1:
-            heat = torch.tensor([heat for _, _, heat in laws])
-            steered = steered_law(logits[slots[:, 1]], self.settings, target, heat)
-            check_laws(steered, [prefixes[1] for prefixes, _, _ in laws])
-            law = mixture_law(target, steered, target.new_tensor([mix for _, mix, _ in laws]))
+        """One token for each of the rows that share some laws of one kind of stream."""
+        columns = list(zip(*(prefixes for prefixes, _, _ in laws), strict=True))
+        plain, *own = (self.tree.logits(column) for column in columns)
+        target = target_law(plain, self.settings)
+        check_laws(target, columns[0])
+        law, other = target, target
+        if kind is not None:
+            heat = torch.tensor([key.heat for _, _, key in laws if key])
+            first = (rows[0] for rows in sharers)
+            places = [Place(row.request.prompt, tuple(row.tokens)) for row in first]
+            other = self.streams.law(kind, target, own, places, self.settings, heat)
+            check_laws(other, columns[-1])
+            law = mixture_law(target, other, target.new_tensor([mix for _, mix, _ in laws]))
         rows = [row for group in sharers for row in group]
         at = [number for number, group in enumerate(sharers) for _ in group]
         uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in rows])
         tokens = inverse_cdf(law, torch.tensor(at), uniforms).tolist()
-        logp, logs = target[at, tokens].tolist(), steered[at, tokens].tolist()
+        logp, logs = target[at, tokens].tolist(), other[at, tokens].tolist()
         for row, token, p, s in zip(rows, tokens, logp, logs, strict=True):
             full = len(row.tokens) + 1 == self.settings.max_new_tokens
             row.advance(token, p, s, "stop" if token in self.target.end_tokens else "length" * full)

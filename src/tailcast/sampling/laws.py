@@ -20,7 +20,7 @@ from tailcast.types import SamplingSettings
 _BLOCK = 256
 _CACHE_SIZED = 2**20  # numbers
 
-__all__ = ["batched", "inverse_cdf", "mixture_law", "steered_law", "target_law"]
+__all__ = ["batched", "inverse_cdf", "mixture_law", "scores_of", "target_law"]
 
 Thing = TypeVar("Thing")
 
@@ -48,7 +48,7 @@ def target_law(logits: Tensor, settings: SamplingSettings) -> Tensor:
         logits: Raw logits, [n, V], in any dtype.
         settings: Temperature, top_k and top_p; -inf marks the tokens that they cut.
     """
-    scores = _scores(logits, settings)
+    scores = scores_of(logits, settings)
     if 0 < settings.top_k < scores.shape[-1]:
         smallest_kept = torch.topk(scores, settings.top_k, dim=-1).values[..., -1:]
         scores = scores.masked_fill(scores < smallest_kept, -math.inf)
@@ -60,29 +60,10 @@ def target_law(logits: Tensor, settings: SamplingSettings) -> Tensor:
     return scores.log_softmax(-1)
 
 
-def _scores(logits: Tensor, settings: SamplingSettings) -> Tensor:
+def scores_of(logits: Tensor, settings: SamplingSettings) -> Tensor:
     """Scores of a law: logits over the temperature, in float32 or better."""
     exact = logits if logits.dtype == torch.float64 else logits.float()
     return exact / settings.temperature if settings.temperature != 1.0 else exact
-
-
-def steered_law(
-    logits: Tensor, settings: SamplingSettings, target: Tensor, heat: Tensor | None = None
-) -> Tensor:
-    """Log-probabilities under the steered model, over the tokens that the target keeps.
-
-    Args:
-        logits: Raw logits of the steered streams, [n, V].
-        settings: Only the temperature is read; the cut is the target's.
-        target: :func:`target_law` of the same rows, [n, V].
-        heat: What the temperature of each row is multiplied by, [n]; None for 1.
-    """
-    scores = _scores(logits, settings)
-    if heat is not None and (heat != 1.0).any():
-        scores = scores / heat.to(scores)[:, None]
-    if settings.top_k or settings.top_p < 1.0:
-        scores = scores.masked_fill(torch.isneginf(target), -math.inf)
-    return scores.log_softmax(-1)
 
 
 def mixture_law(target: Tensor, steered: Tensor, mix: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """What log-probabilities would other streams have given to completions already drawn?
 
-Teacher forcing by stepping: the given tokens are pushed through the same stream that
-draws, one slot for the target and one for each strength. In bf16 a one-pass scoring
+Teacher forcing by stepping: the given tokens are pushed through the same models that
+draw, one slot for the target and one for whatever else a stream reads. In bf16 a one-pass scoring
 differs from stepping by 0.04 a token (method.md section 9), so every number that enters
 one weight comes from one call of :func:`score`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tailcast.proposals import StreamKey
-from tailcast.sampling.laws import batched, steered_law, target_law
+from tailcast.sampling.kinds import Part, Place, StreamKind, Streams
+from tailcast.sampling.laws import batched, target_law
 from tailcast.sampling.prefixes import Prefix, PrefixTree, check_laws
 from tailcast.types import SamplingSettings, SteeringVector, Target
 
@@ -30,6 +31,7 @@ def score(
     settings: SamplingSettings,
     *,
     steering: SteeringVector | None,
+    kinds: Mapping[str, StreamKind] | None = None,
     tokens: int,
     slots: int = 128,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
@@ -39,9 +41,10 @@ def score(
         target: The model p.
         prompts: Prompt tokens of each completion, n of them.
         completions: Response tokens, end token included, n of them.
-        streams: Strengths and heats to score at.
+        streams: What to score under.
         settings: Temperature and truncation of the target.
-        steering: The steering operator; may be None when no strength is above 0.
+        steering: The steering operator; may be None when nothing is steered.
+        kinds: Kinds of streams besides the steered one, by name.
         tokens: Only the first this many tokens are scored: the largest switch.
         slots: Rows of the batch.
 
@@ -50,22 +53,26 @@ def score(
         end of a completion. -inf marks tokens that the target's truncation forbids. And the
         number of token forwards that it took.
     """
-    every = (StreamKey(0.0), *streams)
-    slots = max(slots, len(every))
-    tree = PrefixTree(target.stream(steering, slots=slots, max_new_tokens=max(tokens, 1)), slots)
+    laws = Streams(target, steering, kinds)
+    for key in streams:
+        laws.check(key)
     given = [list(completion)[:tokens] for completion in completions]
-    rows = [
-        _Scored(known, tuple(tree.root(f"scored {prompt}", prompt, one.strength) for one in every))
-        for prompt, known in zip(prompts, given, strict=True)
-        if known
-    ]
+    passes = {one: _passes(laws, streams, one) for one in dict.fromkeys(prompts)}
+    slots = max([slots, *(len(parts) for parts, _ in passes.values())])
+    tree = PrefixTree(laws.open(slots=slots, max_new_tokens=max(tokens, 1)), slots)
+    rows = []
+    for prompt, known in zip(prompts, given, strict=True):
+        if known:
+            parts, reads = passes[prompt]
+            roots = tuple(tree.root(f"scored {prompt}", part) for part in parts)
+            rows.append(_Scored(prompt, known, roots, reads))
     open_rows = rows
     with torch.no_grad():
         while open_rows:
             served, logits = tree.step([row.prefixes for row in open_rows])
-            _read([open_rows[index] for index in served], logits, settings, streams)
+            _read(tree, laws, [open_rows[index] for index in served], logits, settings, streams)
             open_rows = [row for row in open_rows if len(row.logs) < len(row.tokens)]
-    table = np.zeros((len(given), len(every), tokens))
+    table = np.zeros((len(given), 1 + len(streams), tokens))
     read = iter(rows)
     for line, known in zip(table, given, strict=True):
         if known:
@@ -73,13 +80,33 @@ def score(
     return table[:, 0], table[:, 1:], tree.forwards.total()
 
 
+_Reads = tuple[tuple[int, ...], ...]
+"""Which of a row's passes every stream reads, in its order."""
+
+
+def _passes(
+    laws: Streams, streams: Sequence[StreamKey], prompt: tuple[int, ...]
+) -> tuple[tuple[Part, ...], _Reads]:
+    """All distinct passes of the streams, the target's first, and which of them each reads."""
+    parts = [laws.parts(key, prompt) for key in streams]
+    every = tuple(dict.fromkeys([Part(prompt), *(one for some in parts for one in some)]))
+    return every, tuple(tuple(every.index(one) for one in some) for some in parts)
+
+
 @dataclass
 class _Scored:
-    """A completion under way: where it stands in every stream, the target's first."""
+    """A completion under way: where it stands in every pass, the target's first."""
 
+    prompt: tuple[int, ...]
     tokens: list[int]
     prefixes: tuple[Prefix, ...]
+    reads: _Reads
     logs: list[Sequence[float]] = field(default_factory=list)
+
+    @property
+    def place(self) -> Place:
+        """Where the next token's law is asked for."""
+        return Place(self.prompt, tuple(self.tokens[: len(self.logs)]))
 
     def advance(self, token: int, values: Sequence[float]) -> None:
         """Keep the log-probabilities of a token and go on to the next one."""
@@ -89,25 +116,29 @@ class _Scored:
 
 
 def _read(
-    rows: Sequence[_Scored], logits: Tensor, settings: SamplingSettings,
-    streams: Sequence[StreamKey],
+    tree: PrefixTree, laws: Streams, rows: Sequence[_Scored], logits: Tensor,
+    settings: SamplingSettings, streams: Sequence[StreamKey],
 ) -> None:  # fmt: skip
     """Log-probabilities of every row's next token, and one step on."""
     shared: dict[tuple[Prefix, ...], list[_Scored]] = {}
     for row in rows:
         shared.setdefault(row.prefixes, []).append(row)
-    for places in batched(shared, logits):
-        readers = [row for place in places for row in shared[place]]
-        at = [number for number, place in enumerate(places) for _ in shared[place]]
+    for some in batched(shared, logits):
+        firsts = [shared[prefixes][0] for prefixes in some]
+        readers = [row for prefixes in some for row in shared[prefixes]]
+        at = [number for number, prefixes in enumerate(some) for _ in shared[prefixes]]
         tokens = [row.tokens[len(row.logs)] for row in readers]
-        plain, *others = zip(*places, strict=True)
-        target = target_law(logits[[one.slot for one in plain]], settings)
+        plain = [row.prefixes[0] for row in firsts]
+        target = target_law(tree.logits(plain), settings)
         check_laws(target, plain)
-        columns = [target[at, tokens].tolist()]
-        for stream, steered in zip(streams, others, strict=True):
-            heat = target.new_full((len(steered),), stream.heat)
-            law = steered_law(logits[[one.slot for one in steered]], settings, target, heat)
-            check_laws(law, steered)
+        columns, places = [target[at, tokens].tolist()], [row.place for row in firsts]
+        for number, key in enumerate(streams):
+            read = zip(*([row.prefixes[at] for at in row.reads[number]] for row in firsts))
+            parts = list(read)
+            heat = target.new_full((len(firsts),), key.heat)
+            own = [tree.logits(one) for one in parts]
+            law = laws.law(key.kind, target, own, places, settings, heat)
+            check_laws(law, parts[-1] if parts else plain)
             columns.append(law[at, tokens].tolist())
         for row, token, values in zip(readers, tokens, zip(*columns, strict=True), strict=True):
             row.advance(token, values)

@@ -1,0 +1,132 @@
+"""Openings that are known to lead somewhere: hits so far, or what is put in the model's mouth.
+
+A trie of openings with weights, which gives way to the target where it knows little: after
+tokens that c effective openings went through, of which c_a went on with token a,
+
+    s(a) = (1 - share) c_a / c + share * p(a),   share = reserve / (c + reserve).
+
+It reads no model beside the target's own law, so a draw costs what a draw of the target does.
+A query's own openings are backed by those of all queries, those by the target.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from tailcast.errors import ConfigError
+from tailcast.sampling.kinds import Part, Place, Source
+from tailcast.types import SamplingSettings
+
+__all__ = ["Hit", "Openings"]
+
+_RESERVE = 1.0
+
+
+class Hit(NamedTuple):
+    """A completion that hit.
+
+    Attributes:
+        prompt: Prompt tokens of its query.
+        tokens: Its first tokens, or all.
+        weight: w*h, over the sum of its query's: effective hits are made of it.
+    """
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    weight: float
+
+
+@dataclass
+class _Node:
+    """Some first tokens, and how many openings go on with which token."""
+
+    counts: dict[int, float] = field(default_factory=dict)
+    after: dict[int, "_Node"] = field(default_factory=dict)
+
+    def add(self, tokens: Iterable[int], count: float) -> None:
+        node = self
+        for token in tokens:
+            node.counts[token] = node.counts.get(token, 0.0) + count
+            node = node.after.setdefault(token, _Node())
+
+    def find(self, tokens: Iterable[int]) -> "_Node | None":
+        node: _Node | None = self
+        for token in tokens:
+            node = node.after.get(token) if node else None
+        return node
+
+
+class Openings:
+    """A stream that follows openings.
+
+    Args:
+        hits: Openings with weights. Those of a query count as many as their effective number.
+        reserve: Effective openings that the law behind is worth: the smaller, the bolder.
+        least: Least share of the law behind.
+    """
+
+    sources: Mapping[str, Source] = {}
+
+    def __init__(
+        self, hits: Sequence[Hit] = (), *, reserve: float = _RESERVE, least: float = 0.0
+    ) -> None:
+        self.reserve = reserve
+        self.least = least
+        self.pooled = _Node()
+        self.own: dict[tuple[int, ...], _Node] = {}
+        for prompt in dict.fromkeys(hit.prompt for hit in hits):
+            mine = [hit for hit in hits if hit.prompt == prompt]
+            weights = np.array([hit.weight for hit in mine])
+            effective = float(weights.sum() / (weights**2).sum())
+            for hit in mine:
+                self.own.setdefault(prompt, _Node()).add(hit.tokens, hit.weight * effective)
+                self.pooled.add(hit.tokens, hit.weight * effective)
+        self.fingerprint = sha256(repr((reserve, least, list(hits))).encode()).hexdigest()[:16]
+
+    @classmethod
+    def prefilled(cls, openings: Sequence[tuple[int, ...]], *, share: float = 0.1) -> "Openings":
+        """Openings for all queries alike, each as likely; a share of every token is the target's.
+
+        Raises:
+            ConfigError: If one is empty, or there is none.
+        """
+        if not openings or not all(openings):
+            raise ConfigError("an opening has no tokens: write one opening a line.")
+        found = cls(reserve=0.0, least=share)
+        for tokens in openings:
+            found.pooled.add(tokens, 1.0)
+        found.fingerprint = sha256(repr((share, openings)).encode()).hexdigest()[:16]
+        return found
+
+    def refitted(self, hits: Sequence[Hit]) -> "Openings":
+        """The same kind of stream from other hits."""
+        return Openings(hits, reserve=self.reserve, least=self.least)
+
+    def parts(self, prompt: tuple[int, ...], strength: float) -> tuple[Part, ...]:
+        """None: the target's own law is all that it reads."""
+        return ()
+
+    def law(
+        self, target: Tensor, own: Sequence[Tensor], places: Sequence[Place],
+        settings: SamplingSettings,
+    ) -> Tensor:  # fmt: skip
+        """Log-probabilities after each place."""
+        mass = target.exp()
+        for row, (prompt, tokens) in zip(mass, places, strict=True):
+            for root in (self.pooled, self.own.get(prompt)):
+                node = root.find(tokens) if root else None
+                if node is not None and node.counts:
+                    self._mix(row, node)
+        return mass.log()
+
+    def _mix(self, row: Tensor, node: _Node) -> None:
+        """Mix what openings did after a node into a law, in place."""
+        counts = row.new_tensor(list(node.counts.values()))
+        total = float(counts.sum())
+        share = max(self.least, self.reserve / (total + self.reserve))
+        row *= share
+        row[list(node.counts)] += (1 - share) * counts / total
