@@ -60,7 +60,7 @@ def listed(table: np.ndarray, shift: np.ndarray, components: tuple[Proposal, ...
     lengths = np.array([len(tokens) for tokens, _ in found])
     streams = streams_of(components)
     logs = np.zeros((len(found), 1 + len(streams), STEPS))
-    for s, (strength, heat) in enumerate([(0.0, 1.0), *streams]):
+    for s, (strength, heat) in enumerate([(0.0, 1.0), *(key[:2] for key in streams)]):
         scores = (table + strength * shift) / heat
         law = scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
         for row, (tokens, _) in zip(logs, found, strict=True):

@@ -1,6 +1,6 @@
 """The package in one call: a model, queries and a judge in, estimates out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,7 @@ from tailcast.errors import MissingExtra
 from tailcast.pipeline import Inputs, run
 from tailcast.progress import Progress
 from tailcast.report.tables import estimates_html
+from tailcast.sampling import StreamKind
 from tailcast.stats import Estimate
 from tailcast.types import Judge, Query, SteeringVector, Target
 
@@ -56,6 +57,7 @@ def estimate(
     judge: str | Callable[[Query, str], float] | None = None,
     *,
     steering: str | Path | SteeringVector | None = None,
+    streams: Sequence[str] | Mapping[str, StreamKind] = (),
     out: str | Path | None = None,
     **settings: Any,
 ) -> Estimates:
@@ -68,6 +70,7 @@ def estimate(
         judge: A specification, or a function (query, completion) -> score in [0, 1]; None for
             the behaviour's, or ``refusal``.
         steering: A steering vector or its file; without one it is plain sampling.
+        streams: More streams for the mixture, as after ``--streams``, or kinds of your own by name.
         out: Run directory; without one nothing is kept.
         **settings: Any other field of a run, as in the TOML file: ``samples=500``,
             ``proposal="0.5,8,0.1"``, ``method="paper"``, ``temperature=0.7`` ...
@@ -86,7 +89,9 @@ def estimate(
         if queries is None or isinstance(queries, str | Path)
         else load_queries(queries),
         steering=steering if isinstance(steering, SteeringVector) else None,
+        streams=streams if isinstance(streams, Mapping) else None,
     )
+    values["streams"] = tuple(streams)
     values["model"] = model if isinstance(model, str) else model.fingerprint
     if queries is not None:
         values["queries"] = str(queries) if isinstance(queries, str | Path) else "in memory"

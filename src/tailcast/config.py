@@ -106,6 +106,12 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
     per_query: bool = Field(
         False, description="paper: choose a proposal for every query, not one for all."
     )
+    streams: tuple[str, ...] = Field(
+        (),
+        description="More streams for the mixture: openings, prefill:TEXT, hits:DIR, prompt:TEXT, "
+        "vector:FILE, adapter:DIR, model:NAME, learned:FILE, tilt:BETA:STREAM; see "
+        "docs/streams.md.",
+    )
     strengths: tuple[float, ...] = Field((0.1, 0.2, 0.3, 0.5, 0.75, 1.0), description="Grid.")
     heats: tuple[float, ...] = Field((1.5, 2.0), description="Grid of mixture: target's heats.")
     switches: tuple[int, ...] = Field((2, 4, 8), description="Grid.")
@@ -118,7 +124,11 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
     def _fits_together(self) -> Self:
         if self.steering and self.pairs:
             raise ValueError("steering and pairs exclude each other: drop one of them")
-        if self.steers and not (self.steering or self.pairs):
+        if self.streams and not self.mixes_proposals:
+            raise ValueError(f"streams are of method mixture, not {self.main_method}: drop them")
+        if len(set(self.streams)) < len(self.streams):
+            raise ValueError(f"streams {', '.join(self.streams)} hold one twice: drop it")
+        if self.steers and not (self.steering or self.pairs or self.streams):
             raise ValueError(
                 f"method {self.main_method} needs a steering vector: give steering or pairs"
             )
@@ -164,7 +174,7 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
             return self.method
         if self.proposal:
             return "paper"
-        return "mixture" if self.steering or self.pairs else "mc"
+        return "mixture" if self.steering or self.pairs or self.streams else "mc"
 
     @property
     def steers(self) -> bool:
@@ -204,7 +214,10 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
             return (Proposal.target(),)
         if self.proposal:
             return Proposal.target(), Proposal.parse(self.proposal)
-        return default_components(self.strengths, self.grid.switches, self.heats)
+        return default_components(
+            self.strengths, self.grid.switches, self.heats, self.streams,
+            steered=bool(self.steering or self.pairs),
+        )  # fmt: skip
 
     @property
     def grid(self) -> ProposalGrid:

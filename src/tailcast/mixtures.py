@@ -20,7 +20,8 @@ from tailcast.proposals import Floats, Proposal, StreamKey, log_ratio_after
 
 __all__ = ["Mixture", "allocate", "default_components", "log_ratios", "streams_of"]
 
-OPENINGS = ("openings", "prefill:", "hits:")
+LEARNING = "openings"  # the kind of stream that is fitted to a run's own hits, round by round
+OPENINGS = (LEARNING, "prefill:", "hits:")
 STEERED = ("vector:",)
 
 

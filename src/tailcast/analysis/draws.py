@@ -17,7 +17,14 @@ from tailcast.stats import Round
 from tailcast.store import RunStore
 from tailcast.types import SampleBatch, Scores, Verdicts
 
-__all__ = ["Draws", "mixture_of", "mixtures_of", "read_draws", "read_round"]
+__all__ = [
+    "Draws",
+    "first_tokens",
+    "mixture_of",
+    "mixtures_of",
+    "read_draws",
+    "read_round",
+]
 
 
 @dataclass(frozen=True)
@@ -131,8 +138,34 @@ def read_round(
         component=mixture.index(prefixes),
         log_ratios=ratios[first],
         log_values=values - np.log(continuations),
+        draws=numbers[first],
     )
     return found, draws
+
+
+def first_tokens(
+    store: RunStore, stage: str, query_id: str, numbers: NDArray[np.int64]
+) -> Iterator[tuple[tuple[int, ...], NDArray[np.float64]]]:
+    """First tokens of scored draws, and their log-probabilities under the target.
+
+    Args:
+        store: Where they lie.
+        stage: Name of their stage.
+        query_id: Which query.
+        numbers: Which draws; their hits are scored to the longest switch.
+    """
+    known = {}
+    for shard in store.shards(stage, query_id):
+        scores, batch = (
+            store.read_scores(stage, query_id, shard),
+            store.read_batch(stage, query_id, shard),
+        )
+        for number, logp in zip(scores.draws.tolist(), scores.token_logp, strict=True):
+            row = number - shard[0]
+            length = min(len(logp), int(batch.lengths[row]))
+            known[number] = tuple(batch.tokens[row, :length].tolist()), logp[:length]
+    for number in numbers.tolist():
+        yield known[number]
 
 
 def _ratios(components: Sequence[Proposal], scores: Scores) -> NDArray[np.float64]:

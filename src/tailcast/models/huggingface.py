@@ -83,6 +83,12 @@ class HuggingFaceTarget:
         return found
 
     @property
+    def unembedding(self) -> Tensor:
+        """Output embedding, from the last hidden state to logits, [V, d]."""
+        found: Tensor = self.model.get_output_embeddings().weight
+        return found
+
+    @property
     def revision(self) -> str:
         """Commit that the hub gave the model at; empty for local files."""
         return getattr(self.model.config, "_commit_hash", None) or ""

@@ -45,6 +45,15 @@ class TabularTarget:
         """The one end token."""
         return frozenset({self.end})
 
+    @property
+    def unembedding(self) -> torch.Tensor:
+        """Its logits are its hidden state, so the identity, [V, V]."""
+        return torch.eye(self.table.shape[-1])
+
+    def encode_response(self, text: str) -> tuple[int, ...]:
+        """Tokens of what :meth:`decode` gave."""
+        return tuple(int(token) for token in text.split())
+
     def encode(self, query: Query) -> tuple[int, ...]:
         """One token: the digits of the prompt modulo the vocabulary."""
         return (sum(map(ord, query.prompt)) % self.table.shape[1],)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tailcast.mixtures import allocate, streams_of
+from tailcast.mixtures import LEARNING, allocate, streams_of
 from tailcast.pipeline.weigh import Work
 from tailcast.proposals import Proposal
 from tailcast.stats import Estimate, Round, draw_shares, pooled_shares, query_shares
@@ -42,9 +42,13 @@ def round_size(done: int, left: int) -> int:
 def first_round(
     ids: Iterable[str], components: Sequence[Proposal], done: int, left: int, least: float
 ) -> dict[str, Any]:
-    """Even draws of every component, but at least a share ``least`` of the target."""
+    """Even draws of every component, but at least a share ``least`` of the target.
+
+    A stream that learns from hits has nothing to go by yet and gets none.
+    """
     size = round_size(done, left)
-    counts = allocate(np.ones(len(components)) / len(components), size, least=least)
+    shares = np.array([one.kind != LEARNING for one in components], dtype=float)
+    counts = allocate(shares / shares.sum(), size, least=least)
     streams = list(range(len(components)))
     return {"size": size, "streams": streams, "counts": dict.fromkeys(ids, counts)}
 

@@ -17,11 +17,13 @@ from tailcast.analysis.draws import Draws, read_round
 from tailcast.config import RunConfig
 from tailcast.mixtures import Mixture
 from tailcast.pipeline.allocation import Spent, first_round, next_round
+from tailcast.pipeline.learning import Trail, informed, left_out, read_trail
 from tailcast.pipeline.shards import Bench, draw_stage
 from tailcast.pipeline.stopping import reached, spent_budget
 from tailcast.pipeline.weigh import Work, score_hits, work_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
+from tailcast.sampling import Streams
 from tailcast.stats import Estimate, Round, mixture_estimate, monte_carlo_anytime
 from tailcast.types import Query
 
@@ -36,6 +38,7 @@ class History:
         rounds: Its rounds.
         pessimistic: The same if every completion that the judge failed on were a hit.
         works: What the draws cost.
+        trails: First tokens of the hits, for streams that learn from them.
         cost: Token forwards and judge calls paid for.
         failed: Completions that the judge failed on.
         plain: Hits and number of draws of the target made beside the rounds.
@@ -45,6 +48,7 @@ class History:
     rounds: list[Round] = field(default_factory=list)
     pessimistic: list[Round] = field(default_factory=list)
     works: list[Work] = field(default_factory=list)
+    trails: list[Trail] = field(default_factory=list)
     cost: dict[str, int] = field(default_factory=lambda: {"token_forwards": 0, "judge_calls": 0})
     failed: int = 0
     plain: tuple[int, int] = (0, 0)
@@ -112,22 +116,25 @@ def run_rounds(
     """
     config, store = bench.config, bench.store
     history = {one.id: History(plain=plain.get(one.id, (0, 0))) for one in queries}
+    prompts = {one.id: bench.target.encode(one) for one in queries}
     plan: dict[str, Any] = {}
     done, number, seconds = 0, 0, 0.0
     while True:
         begun, name = time.monotonic(), f"rounds/{number:04d}.json"
         kept = store.read_json(name)
-        plan = kept or _plan(config, components, history, done, plan)
+        rounds = {id: one.rounds for id, one in history.items()}
+        trails = {id: one.trails for id, one in history.items()}
+        bench = informed(bench, rounds, trails, prompts)
+        plan = kept or _plan(bench, components, history, prompts, done, plan)
         if not plan:
             return history
         if not kept:
             store.write_json(name, plan)
         mixtures = {id: Mixture(tuple(components), tuple(n)) for id, n in plan["counts"].items()}
         mine = [query for query in queries if query.id in mixtures]
-        informed = replace(bench, kinds=_refitted(bench, queries, number))
-        _draw_round(informed, f"round-{number}", mine, mixtures, plan["streams"], progress)
+        _draw_round(bench, f"round-{number}", mine, mixtures, plan["streams"], progress)
         for query in mine:
-            _take(informed, f"round-{number}", query, mixtures[query.id], history[query.id])
+            _take(bench, f"round-{number}", query, mixtures[query.id], history[query.id])
         done, number = done + plan["size"], number + 1
         seconds = plan.get("seconds", seconds + time.monotonic() - begun)
         if config.budget and config.budget[0] == "minutes" and "seconds" not in plan:
@@ -137,14 +144,14 @@ def run_rounds(
 
 
 def _plan(
-    config: RunConfig, components: Sequence[Proposal], history: Mapping[str, History], done: int,
-    last: dict[str, Any],
+    bench: Bench, components: Sequence[Proposal], history: Mapping[str, History],
+    prompts: Mapping[str, tuple[int, ...]], done: int, last: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """The next round; empty when nothing is left to do."""
-    spent = {
-        id: Spent(tuple(one.rounds), tuple(one.works), one.estimate(config) if done else None)
-        for id, one in history.items()
-    }
+    config, spent = bench.config, {}
+    for id, one in history.items():
+        rounds = left_out(bench, components, one.rounds, one.trails, prompts[id])
+        spent[id] = Spent(rounds, tuple(one.works), one.estimate(config) if done else None)
     ids = [id for id, one in history.items() if not one.ended]
     left = config.draws // config.continuations - done
     if left <= 0 or not ids:
@@ -176,23 +183,12 @@ def _draw_round(
     score_hits(bench, stage, queries, [components[index] for index in streams])
 
 
-def _refitted(bench: Bench, queries: Sequence[Query], number: int) -> dict[str, StreamKind]:
-    """The kinds of streams, those that learn from hits fitted to the rounds before this one."""
-    learning = {name: one for name, one in bench.kinds.items() if isinstance(one, Openings)}
-    learning = {name: one for name, one in learning.items() if name == "openings"}
-    if not learning or not number:
-        return dict(bench.kinds)
-    prompts = {query.id: bench.target.encode(query) for query in queries}
-    longest = max(one.steered_tokens for one in bench.config.components)
-    hits = read_hits(bench.store, prompts, tokens=longest, before=number)
-    return {**bench.kinds, **{name: one.refitted(hits) for name, one in learning.items()}}
-
-
 def _take(bench: Bench, stage: str, query: Query, mixture: Mixture, history: History) -> None:
     """Read what a round brought to a query."""
     several = bench.config.continuations
     found, draws = read_round(bench.store, stage, query.id, mixture, continuations=several)
     history.rounds.append(found)
+    history.trails.append(read_trail(bench, stage, query, found))
     failed = int(draws.failed.sum())
     history.failed += failed
     if failed:
@@ -200,7 +196,8 @@ def _take(bench: Bench, stage: str, query: Query, mixture: Mixture, history: His
             bench.store, stage, query.id, mixture, continuations=several, failed_hit=True
         )
     history.pessimistic.append(found)
-    passes = own_passes(bench, query, mixture.components)
+    streams, prompt = Streams(bench.target, bench.steering, bench.kinds), bench.target.encode(query)
+    passes = [streams.own_passes(one, prompt) for one in mixture.components]
     history.works.append(work_of(draws, mixture, several, passes))
     _add_cost(bench, stage, query, draws, history)
 

@@ -4,7 +4,7 @@ Each step leaves its artefact in the run directory, and a step whose artefact is
 not done again: to resume is to run.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,12 +18,14 @@ from tailcast.errors import StoreError
 from tailcast.judges import build_judge
 from tailcast.models import build_engine, load_target, planned_rows
 from tailcast.pipeline.check import Case, audits_of, compared, history_case
+from tailcast.pipeline.kinds import build_kinds, streams_digest
 from tailcast.pipeline.rounds import run_rounds
 from tailcast.pipeline.select import Selection, select_proposals
 from tailcast.pipeline.shards import Bench, Rows, draw_stage
 from tailcast.pipeline.steer import steering_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
+from tailcast.sampling import StreamKind
 from tailcast.stats import Audit, Estimate, importance_sampling, monte_carlo
 from tailcast.store import RunStore
 from tailcast.types import Engine, Judge, Query, SteeringVector, Target
@@ -40,6 +42,7 @@ class Inputs:
     queries: Sequence[Query] | None = None
     steering: SteeringVector | None = None
     engine: Engine | None = None
+    streams: Mapping[str, StreamKind] | None = None
 
 
 def run(
@@ -93,7 +96,11 @@ def run(
             config.engine, config.model_settings, target.end_tokens,
             served_name=config.engine_model, seeded=config.engine_seeds, workers=rows,
         )  # fmt: skip
-        bench = Bench(store, target, judge, config, Rows(rows), steering, engine)
+        kinds = build_kinds(config, target, queries, inputs.streams or {})
+        if kinds:
+            facts["streams"] = streams_digest(kinds)
+            store.check(config.model_dump(mode="json"), facts)
+        bench = Bench(store, target, judge, config, Rows(rows), steering, engine, kinds)
         try:
             return _measure(bench, queries, config, progress)
         finally:

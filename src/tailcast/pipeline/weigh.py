@@ -53,8 +53,8 @@ def _score_block(bench: Bench, stage: str, block: Todo, components: Sequence[Pro
         completions += [batch.tokens[row, : batch.lengths[row]].tolist() for row in hits]
     logp, logs, forwards = score(
         bench.target, prompts, completions, streams, bench.config.sampling_settings,
-        steering=bench.steering, kinds=bench.kinds, tokens=max(one.steered_tokens for one in components),
-        slots=bench.rows.number,
+        steering=bench.steering, kinds=bench.kinds, slots=bench.rows.number,
+        tokens=max(one.steered_tokens for one in components),
     )  # fmt: skip
     at = 0
     for number, (query, shard, draws, lengths) in enumerate(rows):
@@ -79,9 +79,7 @@ class Work:
     cost: NDArray[np.float64]
 
 
-def work_of(
-    draws: Draws, mixture: Mixture, continuations: int, passes: Sequence[int]
-) -> Work:
+def work_of(draws: Draws, mixture: Mixture, continuations: int, passes: Sequence[int]) -> Work:
     """What the draws of each component cost, equal prefixes counted once within it.
 
     Args:
@@ -94,7 +92,7 @@ def work_of(
     component = mixture.index(number)
     count = np.bincount(component, minlength=len(mixture.counts)).astype(float)
     cost = np.zeros(len(count))
-    for j in np.flatnonzero(count):
+    for j in map(int, np.flatnonzero(count)):
         cost[j] = _cost(draws, component == j, mixture.components[j], passes[j])
     return Work(count, cost)
 

@@ -1,5 +1,6 @@
 """Drawing completions from proposals, and scoring given ones."""
 
+from tailcast.sampling.along import laws_along
 from tailcast.sampling.continuations import draw_with_engine
 from tailcast.sampling.draw import DrawRequest, draw
 from tailcast.sampling.kinds import Part, Place, Source, StreamKind, Streams
@@ -18,6 +19,7 @@ __all__ = [
     "draw",
     "draw_with_engine",
     "inverse_cdf",
+    "laws_along",
     "score",
     "target_law",
 ]

@@ -138,6 +138,10 @@ class Streams:
         own = () if proposal.is_target else self.parts(proposal.stream, prompt)
         return Part(prompt), *own
 
+    def own_passes(self, proposal: Proposal, prompt: tuple[int, ...]) -> int:
+        """How many passes a proposal's draw takes besides the target's own."""
+        return len(set(self.passes(proposal, prompt)) - {Part(prompt)})
+
     def check(self, key: StreamKey) -> None:
         """Refuse a stream that cannot be made.
 

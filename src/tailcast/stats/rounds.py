@@ -6,7 +6,7 @@ their sizes (method.md section 5).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,14 @@ class Round:
         log_ratios: log q_j(x) - log p(x) of the hits, [hits, J]; read where draws are.
         log_values: What a hit counts beside its weight, [hits]: 0, or log of the share of a
             prefix's continuations that hit, or what roulette adds.
+        draws: Number of each hit's draw, [hits]; empty where nobody asks.
     """
 
     counts: NDArray[np.int64]
     component: NDArray[np.int64]
     log_ratios: Floats
     log_values: Floats
+    draws: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def n(self) -> int:

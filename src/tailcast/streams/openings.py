@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tailcast.errors import ConfigError
@@ -24,6 +25,7 @@ from tailcast.types import SamplingSettings
 __all__ = ["Hit", "Openings"]
 
 _RESERVE = 1.0
+_NOTHING = 1e-9  # openings that rounding leaves when all are taken away
 
 
 class Hit(NamedTuple):
@@ -78,10 +80,12 @@ class Openings:
         self.least = least
         self.pooled = _Node()
         self.own: dict[tuple[int, ...], _Node] = {}
+        self.effective: dict[tuple[int, ...], float] = {}
         for prompt in dict.fromkeys(hit.prompt for hit in hits):
             mine = [hit for hit in hits if hit.prompt == prompt]
             weights = np.array([hit.weight for hit in mine])
             effective = float(weights.sum() / (weights**2).sum())
+            self.effective[prompt] = effective
             for hit in mine:
                 self.own.setdefault(prompt, _Node()).add(hit.tokens, hit.weight * effective)
                 self.pooled.add(hit.tokens, hit.weight * effective)
@@ -105,6 +109,27 @@ class Openings:
     def refitted(self, hits: Sequence[Hit]) -> "Openings":
         """The same kind of stream from other hits."""
         return Openings(hits, reserve=self.reserve, least=self.least)
+
+    def ratio_without(self, hit: Hit, logp: NDArray[np.float64]) -> float:
+        """Log q - log p of one of the hits that the law was made of, were it not among them.
+
+        Args:
+            hit: The hit, as it was given.
+            logp: Log-probabilities of its tokens under the target, [len(hit.tokens)].
+        """
+        own, total = hit.weight * self.effective.get(hit.prompt, 0.0), 0.0
+        roots = [self.pooled, *(one for one in [self.own.get(hit.prompt)] if one)]
+        for token, log in zip(hit.tokens, logp, strict=True):
+            law = np.exp(log)
+            for root in roots:
+                count = sum(root.counts.values()) - own
+                if count > _NOTHING:
+                    share = max(self.least, self.reserve / (count + self.reserve))
+                    ahead = max(root.counts.get(token, 0.0) - own, 0.0)
+                    law = share * law + (1 - share) * ahead / count
+            total += float(np.log(law) - log)
+            roots = [root.after[token] for root in roots if token in root.after]
+        return total
 
     def parts(self, prompt: tuple[int, ...], strength: float) -> tuple[Part, ...]:
         """None: the target's own law is all that it reads."""

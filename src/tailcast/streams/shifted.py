@@ -26,6 +26,7 @@ __all__ = ["Seen", "Shifted", "fit_shift", "load_shift", "save_shift"]
 
 _PENALTIES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
 _STEPS = 60
+_BLOCK = 512  # places whose laws are moved at a time
 
 
 class Shifted:
@@ -61,34 +62,37 @@ class Shifted:
         """Scores after each place; past the learned positions those of the target."""
         at = [len(place.tokens) for place in places]
         known = [row for row, position in enumerate(at) if position < len(self.bias)]
-        scores = target.clone()
+        scores: Tensor = target.clone()
         scores[known] += self.bias[[at[row] for row in known]].to(target)
         return scores
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The next token of hits at distinct places, for a fit.
+    """The tokens of hits and the target's law where each was drawn, for a fit.
 
     Attributes:
-        logp: Target log-probabilities at each place, [n, V] float32.
-        positions: Number of tokens before it, [n].
+        logp: Target log-probabilities at m distinct places, [m, V] float32.
+        positions: Number of tokens before each place, [m].
+        places: At which place each token was drawn, [n].
+        tokens: The tokens, [n].
         groups: Which query each is of, [n].
-        tokens: The token that followed, [n].
-        weights: Of each, [n]; those of one query add up to its effective hits.
+        weights: Of each, [n]; those of one query's position add up to its effective hits.
     """
 
     logp: Tensor
     positions: NDArray[np.int64]
-    groups: NDArray[np.int64]
+    places: NDArray[np.int64]
     tokens: NDArray[np.int64]
+    groups: NDArray[np.int64]
     weights: NDArray[np.float64]
 
 
 def basis(embedding: Tensor) -> Tensor:
     """The embedding with rows of length 1 in the mean, float32."""
     exact = embedding.detach().float()
-    return exact / exact.norm(dim=1).mean()
+    length: Tensor = exact.norm(dim=1).mean()
+    return exact / length
 
 
 def fit_shift(
@@ -141,14 +145,12 @@ def _maximised(
 def _likelihood(seen: Seen, rows: Tensor, mine: NDArray[np.bool_], shift: Tensor) -> Tensor:
     """Weighted mean of log q - log p over some of the hits' tokens."""
     bias = shift @ rows.T
-    total, weight = torch.zeros(()), max(float(seen.weights[mine].sum()), 1e-300)
-    for position in range(len(shift)):
-        some = np.flatnonzero(mine & (seen.positions == position))
-        if len(some):
-            moved = torch.logsumexp(seen.logp[some] + bias[position], dim=-1)
-            gained = bias[position][seen.tokens[some]] - moved
-            total = total + (torch.from_numpy(seen.weights[some]).float() * gained).sum()
-    return total / weight
+    weights = torch.from_numpy(np.where(mine, seen.weights, 0.0)).float()
+    at, positions = torch.from_numpy(seen.places), torch.from_numpy(seen.positions)
+    blocks = zip(torch.split(seen.logp, _BLOCK), torch.split(positions, _BLOCK), strict=True)
+    moved = torch.cat([torch.logsumexp(logp + bias[where], -1) for logp, where in blocks])
+    gained = bias[positions[at], torch.from_numpy(seen.tokens)] - moved[at]
+    return (weights * gained).sum() / weights.sum().clamp(min=1e-30)
 
 
 def save_shift(path: Path, shift: NDArray[np.float32], facts: Mapping[str, str]) -> None:

@@ -1,0 +1,98 @@
+"""From what a user writes after --streams to kinds of streams."""
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tailcast.config import RunConfig
+from tailcast.errors import ConfigError
+from tailcast.mixtures import LEARNING
+from tailcast.models import load_target
+from tailcast.pipeline.learning import hits_of_run
+from tailcast.sampling import StreamKind
+from tailcast.steering import load_steering
+from tailcast.streams import Openings, Other, Prompted, Tilted, Vector, load_shift
+from tailcast.types import Query
+
+__all__ = ["KINDS", "build_kinds", "streams_digest"]
+
+KINDS = {
+    LEARNING: "the hits of the rounds so far",
+    "prefill:TEXT": "an opening, or a file with one a line",
+    "hits:DIR": "the hits of another run of the same model",
+    "prompt:TEXT": "under this system prompt, or, with {query} in it, the request reworded",
+    "vector:FILE": "steered by another vector",
+    "adapter:DIR": "the model with an adapter",
+    "model:NAME": "another model with the same tokenizer",
+    "learned:FILE": "a shift that tailcast learn made",
+    "tilt:BETA:STREAM": "the target moved along what a stream does, BETA times",
+}
+"""What may stand after --streams, and what it is."""
+
+
+def build_kinds(
+    config: RunConfig, target: Any, queries: Sequence[Query], given: Mapping[str, StreamKind]
+) -> dict[str, StreamKind]:
+    """The kinds of streams that a run names.
+
+    Args:
+        config: The run; ``streams`` are read, and the model's settings for adapters.
+        target: Its target.
+        queries: Its queries.
+        given: Kinds made elsewhere, by the names that the run uses.
+
+    Raises:
+        TailcastError: If one cannot be made.
+    """
+    return {
+        spec: given[spec] if spec in given else _build(spec, config, target, queries)
+        for spec in config.streams
+    }
+
+
+def _build(spec: str, config: RunConfig, target: Any, queries: Sequence[Query]) -> StreamKind:
+    """One kind."""
+    name, _, rest = spec.partition(":")
+    makers: Mapping[str, Callable[[], StreamKind]] = {
+        LEARNING: Openings,
+        "prefill": lambda: _prefilled(rest, target),
+        "hits": lambda: Openings(hits_of_run(rest, target, tokens=max(config.grid.switches))),
+        "prompt": lambda: Prompted(target, queries, rest),
+        "vector": lambda: Vector(spec, target, load_steering(rest)),
+        "adapter": lambda: Other(spec, _model(config, adapter=rest)),
+        "model": lambda: Other(spec, _model(config, model=rest, adapter=None, revision=None)),
+        "learned": lambda: load_shift(Path(rest), target.unembedding),
+        "tilt": lambda: _tilted(rest, config, target, queries),
+    }
+    if name not in makers or bool(rest) != (name != LEARNING):
+        raise ConfigError(f"stream {spec!r} is none of {', '.join(KINDS)}.")
+    return makers[name]()
+
+
+def _model(config: RunConfig, **changes: Any) -> Any:
+    return load_target(config.model_settings.model_copy(update=changes))
+
+
+def _prefilled(text: str, target: Any) -> Openings:
+    """A file's lines, or the text itself, as openings."""
+    place = Path(text)
+    lines = place.read_text("utf-8").splitlines() if place.is_file() else [text]
+    return Openings.prefilled([target.encode_response(line) for line in lines if line.strip()])
+
+
+def _tilted(text: str, config: RunConfig, target: Any, queries: Sequence[Query]) -> Tilted:
+    beta, _, inner = text.partition(":")
+    try:
+        number = float(beta)
+    except ValueError:
+        raise ConfigError(
+            f"stream 'tilt:{text}' does not begin with a number: write tilt:1.5:prompt:TEXT."
+        ) from None
+    return Tilted(number, _build(inner, config, target, queries))
+
+
+def streams_digest(kinds: Mapping[str, StreamKind]) -> str:
+    """What decides the laws of all kinds, for the manifest."""
+    facts = [(name, one.fingerprint) for name, one in sorted(kinds.items())]
+    return sha256(repr(facts).encode()).hexdigest()[:16]
