@@ -8,6 +8,7 @@ import pytest
 
 from tailcast.proposals import Proposal
 from tailcast.sampling import DrawRequest, draw
+from tailcast.sampling.kinds import Part
 from tailcast.sampling.prefixes import PrefixTree
 from tailcast.types import SamplingSettings
 
@@ -92,8 +93,8 @@ def test_no_more_slots_are_open_than_there_are_and_states_are_freed(tabular, uni
 
 
 def test_a_claim_that_is_left_out_of_a_step_is_noticed(tabular, unit, query):
-    tree = PrefixTree(tabular.stream(unit, slots=4, max_new_tokens=6), 4)
-    root = tree.root("q", tabular.encode(query), 0.0)
+    tree = PrefixTree({"": tabular.stream(unit, slots=4, max_new_tokens=6)}, 4)
+    root = tree.root("q", Part(tabular.encode(query)))
     tree.step([[root]])
     forgotten, other = root.then(1), root.then(2)
     tree.step([[other]])

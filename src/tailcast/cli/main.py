@@ -18,6 +18,7 @@ from tailcast.cli.compare import compare
 from tailcast.cli.export import export
 from tailcast.cli.paraphrase import paraphrase
 from tailcast.cli.report import plot, report, report_of_demo
+from tailcast.cli.streams import learn, proposals
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import ContrastSettings, RunConfig, make_config, read_toml
 from tailcast.errors import ConfigError, TailcastError
@@ -41,6 +42,8 @@ app.command(label)
 app.command(calibrate_judge)
 app.command(report)
 app.command(plot)
+app.command(proposals)
+app.command(learn)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON lines.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", negative=(), help="No progress.")]

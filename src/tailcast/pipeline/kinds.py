@@ -62,7 +62,7 @@ def _build(spec: str, config: RunConfig, target: Any, queries: Sequence[Query]) 
         "vector": lambda: Vector(spec, target, load_steering(rest)),
         "adapter": lambda: Other(spec, _model(config, adapter=rest)),
         "model": lambda: Other(spec, _model(config, model=rest, adapter=None, revision=None)),
-        "learned": lambda: load_shift(Path(rest), target.unembedding),
+        "learned": lambda: _shift(rest, target),
         "tilt": lambda: _tilted(rest, config, target, queries),
     }
     if name not in makers or bool(rest) != (name != LEARNING):
@@ -72,6 +72,10 @@ def _build(spec: str, config: RunConfig, target: Any, queries: Sequence[Query]) 
 
 def _model(config: RunConfig, **changes: Any) -> Any:
     return load_target(config.model_settings.model_copy(update=changes))
+
+
+def _shift(path: str, target: Any) -> StreamKind:
+    return load_shift(Path(path), target.unembedding, getattr(target, "weights_fingerprint", ""))
 
 
 def _prefilled(text: str, target: Any) -> Openings:

@@ -84,27 +84,35 @@ def run(
         if there and store.read_json("finished.json") == _size(config):
             progress.say(f"{store.path} is finished: nothing to do.")
             return [_record(row) for row in store.read_lines("estimates.jsonl")]
-        target = inputs.target or load_target(config.model_settings)
-        rows = config.batch or int(
-            store.fact("rows") or planned_rows(target, config.max_new_tokens, config.memory)
-        )
-        revision = getattr(target, "revision", "")
-        facts |= {"model": target.fingerprint, "revision": revision, "rows": str(rows)}
-        store.check(config.model_dump(mode="json"), facts)
-        steering = inputs.steering or steering_of(config, target, store, progress)
-        engine = inputs.engine or build_engine(
-            config.engine, config.model_settings, target.end_tokens,
-            served_name=config.engine_model, seeded=config.engine_seeds, workers=rows,
-        )  # fmt: skip
-        kinds = build_kinds(config, target, queries, inputs.streams or {})
-        if kinds:
-            facts["streams"] = streams_digest(kinds)
-            store.check(config.model_dump(mode="json"), facts)
-        bench = Bench(store, target, judge, config, Rows(rows), steering, engine, kinds)
+        bench = _bench(config, inputs, queries, judge, store, facts, progress)
         try:
             return _measure(bench, queries, config, progress)
         finally:
             _add_usage(store, judge, progress)
+
+
+def _bench(
+    config: RunConfig, inputs: Inputs, queries: Sequence[Query], judge: Judge, store: RunStore,
+    facts: dict[str, str], progress: Progress,
+) -> Bench:  # fmt: skip
+    """All that is loaded, fitted or connected to, and written into the manifest."""
+    target = inputs.target or load_target(config.model_settings)
+    rows = config.batch or int(
+        store.fact("rows") or planned_rows(target, config.max_new_tokens, config.memory)
+    )
+    revision = getattr(target, "revision", "")
+    facts |= {"model": target.fingerprint, "revision": revision, "rows": str(rows)}
+    store.check(config.model_dump(mode="json"), facts)
+    steering = inputs.steering or steering_of(config, target, store, progress)
+    engine = inputs.engine or build_engine(
+        config.engine, config.model_settings, target.end_tokens,
+        served_name=config.engine_model, seeded=config.engine_seeds, workers=rows,
+    )  # fmt: skip
+    kinds = build_kinds(config, target, queries, inputs.streams or {})
+    if kinds:
+        facts["streams"] = streams_digest(kinds)
+        store.check(config.model_dump(mode="json"), facts)
+    return Bench(store, target, judge, config, Rows(rows), steering, engine, kinds)
 
 
 def _add_usage(store: RunStore, judge: Judge, progress: Progress) -> None:

@@ -60,12 +60,11 @@ def score(
     passes = {one: _passes(laws, streams, one) for one in dict.fromkeys(prompts)}
     slots = max([slots, *(len(parts) for parts, _ in passes.values())])
     tree = PrefixTree(laws.open(slots=slots, max_new_tokens=max(tokens, 1)), slots)
-    rows = []
-    for prompt, known in zip(prompts, given, strict=True):
-        if known:
-            parts, reads = passes[prompt]
-            roots = tuple(tree.root(f"scored {prompt}", part) for part in parts)
-            rows.append(_Scored(prompt, known, roots, reads))
+    rows = [
+        _Scored.begin(tree, prompt, known, *passes[prompt])
+        for prompt, known in zip(prompts, given, strict=True)
+        if known
+    ]
     open_rows = rows
     with torch.no_grad():
         while open_rows:
@@ -102,6 +101,15 @@ class _Scored:
     prefixes: tuple[Prefix, ...]
     reads: _Reads
     logs: list[Sequence[float]] = field(default_factory=list)
+
+    @classmethod
+    def begin(
+        cls, tree: PrefixTree, prompt: tuple[int, ...], tokens: list[int],
+        parts: Sequence[Part], reads: _Reads,
+    ) -> "_Scored":  # fmt: skip
+        """Before the first token."""
+        roots = tuple(tree.root(f"scored {prompt}", part) for part in parts)
+        return cls(prompt, tokens, roots, reads)
 
     @property
     def place(self) -> Place:

@@ -35,7 +35,10 @@ def pooled_shares(queries: Sequence[Sequence[Round]], costs: Floats) -> Floats:
     found = [_hits(rounds) for rounds in queries]
     ratios = np.concatenate([one for one, _ in found] or [np.zeros((0, len(costs)))])
     weights = np.concatenate([two for _, two in found] or [np.zeros(0)])
-    return _expectation_maximisation(ratios, weights, costs, np.isfinite(costs) * 0.0)
+    own = [effective_sample_size(np.log(two)) for _, two in found if len(two)]
+    usable = np.isfinite(costs)
+    believed = _PRIOR_HITS * len(own) / max(sum(own), 1.0)
+    return _expectation_maximisation(ratios, weights, costs, believed * usable / usable.sum())
 
 
 def query_shares(rounds: Sequence[Round], pooled: Floats, costs: Floats) -> Floats:

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from tailcast.errors import SteeringError
@@ -158,15 +159,26 @@ def save_shift(path: Path, shift: NDArray[np.float32], facts: Mapping[str, str])
     save_file({"shift": shift}, path, metadata=dict(facts))
 
 
-def load_shift(path: Path, embedding: Tensor) -> Shifted:
+def load_shift(path: Path, embedding: Tensor, model: str) -> Shifted:
     """A stream from a file of :func:`save_shift`.
+
+    Args:
+        path: The file.
+        embedding: Output embedding of the model that it is for.
+        model: That model's fingerprint; empty where it has none.
 
     Raises:
         SteeringError: If it cannot be read, or is for another model.
     """
     try:
-        shift = load_file(path)["shift"]
+        with safe_open(path, "numpy") as file:
+            shift, made_for = file.get_tensor("shift"), (file.metadata() or {}).get("model", "")
     except Exception as error:  # safetensors raises its own
         reason = str(error).splitlines()[0]
         raise SteeringError(f"learned shift {str(path)!r} cannot be read: {reason}.") from None
+    if model and made_for and model != made_for:
+        raise SteeringError(
+            f"learned shift {str(path)!r} was learned from another model: run tailcast learn on "
+            "a run of this one."
+        )
     return Shifted(shift, embedding)
