@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from faulty import LINE, Rubric, grade
-from tailcast.errors import JudgeError
+from tailcast.errors import JudgeAway, JudgeError
 from tailcast.judges import build_judge, judge_texts, screened
 from tailcast.judges.readings import Reply, score_of
 from tailcast.judges.recipes import known_recipes, load_recipe
@@ -61,6 +61,8 @@ NUMBERS = [
     (Reply("80", law(_80=0.5, _60=0.25, _the=0.25)), (0.5 * 80 + 0.25 * 60) / 0.75 / 100),
     (Reply("50", law(_50=0.2, _refusal=0.8)), 0.5),  # mass below 1/4: as it is written
     (Reply(" 7.5.", {}), 0.075),
+    (Reply("75", law(_7=0.9, _8=0.1)), 0.75),  # digit by digit: the first says nothing
+    (Reply("7", law(_7=0.5, _5=0.25, _10=0.25)), (0.5 * 7 + 0.25 * 5 + 0.25 * 10) / 100),
 ]
 
 
@@ -322,6 +324,72 @@ def test_a_budget_stops_and_keeps_what_was_judged(server):
     assert set(Rubric.answered.values()) == {1}
 
 
+class Dying(Rubric):
+    """Answers so many gradings and then nothing, in one of several ways."""
+
+    left = 0
+    way = "cut"
+
+    def do_POST(self):
+        with self.lock:
+            type(self).left -= 1
+            dead = self.left < 0
+        if not dead:
+            return super().do_POST()
+        if self.way == "cut":
+            return self.connection.close()
+        return self.answer({"error": "no such key"}, self.way)
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [("cut", "does not answer"), (503, r"status 503\): start it"), (401, "refused .status 401"),
+     (404, "refused .status 404"), (429, "status 429")],
+)  # fmt: skip
+def test_a_server_that_dies_stops_the_judge_and_all_it_said_is_kept(monkeypatch, way, words):
+    monkeypatch.setattr("tailcast.http._pause", lambda *_: 0.01)
+    monkeypatch.setattr(Dying, "way", way)
+    Rubric.graded.clear()
+    Dying.left, Rubric.faults = 30, 0.0
+    texts = [f"text {number}" for number in range(80)]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dying) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        settings = JudgeSettings(judge="strongreject-rubric", judge_server=address, judge_workers=4)
+        judge = build_judge(settings)
+        with pytest.raises(JudgeAway, match=words):
+            judge_texts(judge, QUERY, texts)
+        Dying.left = 10**6
+        again = build_judge(settings)
+        assert judge_texts(again, QUERY, texts).scores.tolist() == [*map(grade, texts)]
+        server.shutdown()
+    assert again.usage()["cached"] == 30 and set(Rubric.graded.values()) == {1}
+
+
+class Picky(Rubric):
+    """Refuses one prompt, as a server does whose context it passes."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = body["messages"][-1]["content"]
+        content = "Hello to you." if text == "Hello." else LINE.format(0, 3, 3)
+        if "too long" in text:
+            return self.answer({"error": "context length"}, 400)
+        return self.answer({"choices": [{"message": {"content": content}}]})
+
+
+def test_a_prompt_that_the_server_refuses_fails_alone():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Picky) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        judge = build_judge(JudgeSettings(judge="strongreject-rubric", judge_server=address))
+        verdicts = judge_texts(judge, QUERY, ["red", "too long", "two"])
+        server.shutdown()
+    assert list(verdicts.failed) == [False, True, False]
+    assert "refused (status 400" in verdicts.errors[1]
+
+
 def test_a_rate_is_kept(server):
     settings = JudgeSettings(judge="strongreject-rubric", judge_server=server, judge_rate=200)
     judge = build_judge(settings)
@@ -471,6 +539,32 @@ def test_a_model_of_inspect_judges_call_after_call(trait, monkeypatch):
     used = judge.usage()
     assert (used["calls"], used["asked_again"], used["failed"], used["cached"]) == (4, 1, 1, 1)
     assert used["prompt_tokens"] == 3 * 2 * used["calls"]  # two prompts each
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_of_inspect_that_dies_stops_the_judge(trait, monkeypatch):
+    inspect = pytest.importorskip("inspect_ai.model")
+    dead = set()
+
+    def answer(messages, *rest):
+        if dead or "\nred\n" in messages[-1].text:
+            raise ConnectionError("nobody there")
+        output = inspect.ModelOutput.from_content("mockllm/model", "70")
+        output.usage = inspect.ModelUsage()
+        return output
+
+    monkeypatch.setattr(
+        "tailcast.judges.inspect_model.named_model",
+        lambda name, **settings: inspect.get_model(name, custom_outputs=answer),
+    )
+    settings = JudgeSettings(judge=trait, judge_server="inspect", judge_model="mockllm/model")
+    judge = build_judge(settings)
+    failed, two = judge.many(QUERY, ["red", "two"])  # the model is there, this prompt is not
+    assert isinstance(failed, ConnectionError) and two == 0.7
+    dead.add(1)
+    with pytest.raises(JudgeAway, match="does not answer by Inspect .ConnectionError: nobody"):
+        judge.many(QUERY, ["two", "me"])
+    assert judge.many(QUERY, ["two"]) == [0.7]
 
 
 def test_a_model_that_inspect_does_not_know_is_named(trait):
