@@ -562,7 +562,7 @@ def test_a_model_of_inspect_that_dies_stops_the_judge(trait, monkeypatch):
     failed, two = judge.many(QUERY, ["red", "two"])  # the model is there, this prompt is not
     assert isinstance(failed, ConnectionError) and two == 0.7
     dead.add(1)
-    with pytest.raises(JudgeAway, match="does not answer by Inspect .ConnectionError: nobody"):
+    with pytest.raises(JudgeAway, match=r"does not answer by Inspect \(ConnectionError: nobody"):
         judge.many(QUERY, ["two", "me"])
     assert judge.many(QUERY, ["two"]) == [0.7]
 

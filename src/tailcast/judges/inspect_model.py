@@ -72,8 +72,8 @@ class InspectModel:
             run(self._reply(PROBE))
         except Exception as error:  # as above
             return JudgeAway(
-                f"judge model {self.name!r} does not answer by Inspect ({why(error)}): start it, or "
-                "check --judge-model and its key; what was done before is kept."
+                f"judge model {self.name!r} does not answer by Inspect ({why(error)}): start it, "
+                "or check --judge-model and its key; what was done before is kept."
             )
         return None
 
