@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from tailcast.errors import TailcastError
 from tailcast.types import Judge, Query, Verdicts
 
-__all__ = ["judge_texts", "one_by_one"]
+__all__ = ["judge_texts", "one_by_one", "shortened"]
+
+_HEAD, _TAIL = 120, 240  # characters of a long message: some hold a whole request, then the cause
 
 Many = Callable[[Query, Sequence[str]], Sequence[float | Exception]]
 
@@ -64,6 +66,11 @@ def one_by_one(many: Many) -> Callable[[Query, str], float]:
     return score
 
 
+def shortened(text: str) -> str:
+    """A message that fits a sentence: its beginning and its end."""
+    return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
+
+
 def _settled(judge: Judge, query: Query, text: str) -> float | Exception | None:
     """The verdict of a settled text; None where the judge must be asked."""
     try:
@@ -94,7 +101,7 @@ def _checked(answer: float | Exception) -> tuple[float, str]:
     if not isinstance(answer, Exception):
         return answer, ""
     plain = isinstance(answer, TailcastError)
-    return float("nan"), str(answer) if plain else f"{type(answer).__name__}: {answer}"
+    return float("nan"), str(answer) if plain else shortened(f"{type(answer).__name__}: {answer}")
 
 
 def _warn(judge: Judge, query: Query, checked: Mapping[str, tuple[float, str]]) -> None:
