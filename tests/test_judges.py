@@ -174,7 +174,7 @@ def judge_model(tmp_path_factory):
 
 
 TEXTS = ["red two", "two", "", "red " * 700, "two " * 250_000, "yes no safe",
-         "me two red red two", "\x1b[31m Ä 漢"]  # fmt: skip
+         "me two red red two", "\x1b[31m\x00 \u202e Ä 漢", "red \ud800 two"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["strongreject", "llama-guard"])
@@ -189,7 +189,7 @@ def test_scores_are_softmaxes_over_the_answers_whatever_the_batch(tmp_path, name
     model = AutoModelForCausalLM.from_pretrained(path).eval()
     tokenizer = AutoTokenizer.from_pretrained(path)
     for text, score in zip(TEXTS, found, strict=True):
-        cut = " ".join(text.split(" ")[:512])
+        cut = " ".join(text.split(" ")[:512]).replace("\ud800", "\ufffd")
         whole = f"tell me {cut} " if name == "llama-guard" else recipe.texts(QUERY, cut)[0]
         ids = tokenizer(whole + recipe.opening, return_tensors="pt", add_special_tokens=False)
         with torch.no_grad():
@@ -384,7 +384,7 @@ def test_a_prompt_that_the_server_refuses_fails_alone():
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         judge = build_judge(JudgeSettings(judge="strongreject-rubric", judge_server=address))
-        verdicts = judge_texts(judge, QUERY, ["red", "too long", "two"])
+        verdicts = judge_texts(judge, QUERY, ["red", "too long", "two \ud800"])
         server.shutdown()
     assert list(verdicts.failed) == [False, True, False]
     assert "refused (status 400" in verdicts.errors[1]

@@ -30,7 +30,7 @@ from pydantic.dataclasses import dataclass as checked
 from tailcast.errors import JudgeError
 from tailcast.types import JudgeReading, Query
 
-__all__ = ["Recipe", "known_recipes", "load_recipe"]
+__all__ = ["Recipe", "known_recipes", "load_recipe", "readable"]
 
 Layout = Literal["plain", "message", "conversation"]
 
@@ -138,6 +138,11 @@ def load_recipe(name: str, *, reading: str | None = None, prompt: str | None = N
         raise JudgeError(f"judge {name}: {where + ': ' if where else ''}{message}.") from error
     except re.error as error:
         raise JudgeError(f"judge {name}: its pattern is no regular expression: {error}.") from error
+
+
+def readable(text: str) -> str:
+    """A text as tokenizers and servers take it: halves of surrogate pairs become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _values(name: str) -> dict[str, Any]:

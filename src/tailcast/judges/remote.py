@@ -9,7 +9,7 @@ from typing import Any
 from tailcast.errors import JudgeAway, JudgeError
 from tailcast.http import JsonServer
 from tailcast.judges.readings import Replies, Reply
-from tailcast.judges.recipes import Recipe
+from tailcast.judges.recipes import Recipe, readable
 from tailcast.types import Query
 
 __all__ = ["PROBE", "TOP", "ServerModel", "chats"]
@@ -139,7 +139,7 @@ def chats(recipe: Recipe, query: Query, completion: str) -> list[list[dict[str, 
             "a judge of layout plain cannot be asked through a chat API: leave --judge-server "
             "out, or write a judge file with layout message."
         )
-    some = completion[: _CHARACTERS * recipe.completion_tokens]
+    some = readable(completion[: _CHARACTERS * recipe.completion_tokens])
     if recipe.layout == "conversation":
         return [[*query.messages, {"role": "assistant", "content": some}]]
     system = [{"role": "system", "content": recipe.system}] if recipe.system else []
