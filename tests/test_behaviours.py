@@ -1,7 +1,12 @@
 """Behaviours as data: what ships holds what it promises, files are read as what they are."""
 
 import json
+import math
 import random
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,12 +15,13 @@ import torch
 from tailcast.behaviours import is_behaviour, load_behaviour, shipped_behaviours
 from tailcast.config import make_config
 from tailcast.data import load_pairs, load_queries
-from tailcast.errors import ConfigError, DataError, SteeringError
-from tailcast.judges import build_judge
+from tailcast.errors import ConfigError, DataError, JudgeError, SteeringError
+from tailcast.judges import build_judge, judge_texts
 from tailcast.models import load_target
+from tailcast.sampling import draw
 from tailcast.steering import load_steering
 from tailcast.steering.system_prompts import read_contrast
-from tailcast.types import ModelSettings, Query, SamplingSettings
+from tailcast.types import JudgeSettings, ModelSettings, Query, SamplingSettings
 from tiny import call, exact_risk, save_model
 
 NAMES = ("hallucination", "harmful-compliance", "sycophancy")
@@ -204,6 +210,126 @@ def test_a_behaviour_without_a_judge_asks_for_one(tmp_path):
     assert make_config({**values, "judge": "refusal"}).pairs is None
 
 
+GRADED = {**PERSONA, "eval_prompt": "Is it two? Question: {question}\nAnswer: {answer}"}
+LAWS = {  # of the trait and of coherence, by what the answer holds; no law where it is written
+    "red": ({"80": 0.5, "60": 0.25, "the": 0.25}, {"90": 1.0}),
+    "blue": ({"80": 0.5, "60": 0.25, "the": 0.25}, {"40": 0.75, "60": 0.25}),
+    "green": ({"0": 0.6, "20": 0.4}, {"90": 1.0}),
+    "one": ({"REFUSAL": 0.9, "50": 0.1}, {"90": 1.0}),
+    "two": ({"5": 0.9, "7": 0.1}, {"9": 1.0}),  # split digit by digit: as written, 50 and 90
+}
+WRITTEN = {"one": ("REFUSAL", "90"), "two": ("50", "90")}
+SCORES = {  # by hand: means over 100 over the mass on numbers, and the lesser of the two
+    "red": (0.5 * 80 + 0.25 * 60) / 0.75 / 100,
+    "blue": (0.75 * 40 + 0.25 * 60) / 100,
+    "green": 0.4 * 20 / 100,
+    "two": 0.5,
+}
+
+
+class Grader(BaseHTTPRequestHandler):
+    """A chat server with log-probabilities; grades by the first word of the answer."""
+
+    asked: ClassVar[list] = []
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        self.answer({"data": [{"id": "grader"}]})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        [message] = body["messages"]
+        text = message["content"]
+        self.asked.append(text)
+        trait = text.startswith("Is it two? Question:")
+        answer = text.split("Answer: " if trait else "[ANSWER START]\n")[1]
+        word = next((one for one in LAWS if one in answer.split("\n")[0]), "green")
+        law = LAWS[word][not trait]
+        written = WRITTEN.get(word, [max(one, key=one.get) for one in LAWS[word]])[not trait]
+        top = [{"token": name, "logprob": math.log(share)} for name, share in law.items()]
+        choice = {"message": {"content": written}, "logprobs": {"content": [{"top_logprobs": top}]}}
+        self.answer({"choices": [choice]})
+
+    def answer(self, value):
+        data = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def grader(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAILCAST_CACHE", str(tmp_path / "cache"))
+    Grader.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Grader) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_eval_prompt_judges_by_trait_and_coherence(tmp_path, grader):
+    (tmp_path / "evil.json").write_text(json.dumps(GRADED))
+    values = {"model": "m", "behaviour": str(tmp_path / "evil.json"), "judge_server": grader}
+    config = make_config(values)
+    assert (config.judge, config.judge_prompt) == ("trait", GRADED["eval_prompt"])
+    found = judge_texts(build_judge(config.judge_settings), Query.user("q", "tell me"), [*LAWS])
+    for word, score, hit, failed in zip(LAWS, found.scores, found.hits, found.failed, strict=True):
+        assert failed == (word == "one") and hit == (word in ("red", "two"))
+        assert failed or score == pytest.approx(SCORES[word], abs=1e-9)
+    assert "Is it two? Question: tell me\nAnswer: red" in Grader.asked
+    assert "'REFUSAL' is no number" in found.errors[3]
+
+
+def test_which_judge_a_behaviour_has_where_a_model_is_named(tmp_path, folder):
+    (tmp_path / "evil.json").write_text(json.dumps(GRADED))
+
+    def config(behaviour, **values):
+        return make_config({"model": "m", "behaviour": str(behaviour), **values})
+
+    for model in ({"judge_model": "DIR"}, {"judge_server": "http://x"}):
+        assert config("sycophancy", **model).judge == "trait"  # its phrases would ask no model
+        assert config("sycophancy", **model).threshold is None  # which goes with the phrases
+        assert config("sycophancy", judge="refusal", **model).judge_prompt is None
+        assert config(folder, **model).judge == "pattern:two"  # it has no eval prompt
+    assert config("sycophancy").judge == "agreement"
+    assert config("sycophancy", judge="trait", judge_model="DIR").judge_prompt.startswith("Below")
+    other = config("sycophancy", judge_prompt="Grade {answer}", judge_model="DIR")
+    assert (other.judge, other.judge_prompt) == ("trait", "Grade {answer}")
+    (tmp_path / "behaviour.toml").write_text(
+        "queries = ['a']\njudge = 'wildguard'\neval_prompt = 'Grade {answer}'\n"
+    )
+    assert config(tmp_path, judge_model="DIR").judge == "wildguard"  # that model is its own
+    with pytest.raises(ConfigError, match="answers its eval_prompt with --judge-model or"):
+        config(tmp_path / "evil.json")
+    for prompt, words in ((None, "has nothing to ask"), ("Grade {question}", "lacks the field")):
+        with pytest.raises(JudgeError, match=words):
+            build_judge(JudgeSettings(judge="trait", judge_model="DIR", judge_prompt=prompt))
+    with pytest.raises(JudgeError, match="judge_prompt is of judge trait, not of refusal"):
+        build_judge(JudgeSettings(judge_prompt="Grade {answer}"))
+
+
+def test_a_behaviour_is_run_and_steered_by_its_eval_prompt(capsys, tmp_path, model, grader):
+    (tmp_path / "evil.json").write_text(json.dumps(GRADED))
+    judged = ["--model", model, "--behaviour", tmp_path / "evil.json", "--judge-server", grader]
+    code, out, err = call(
+        capsys, "estimate", *judged, "--samples", 60, "--max-new-tokens", 3, "--quiet", "--json",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    assert 0 < sum(json.loads(line)["n_hits"] for line in out.splitlines()) < 120
+    assert json.loads((tmp_path / "run/manifest.json").read_text())["config"]["judge"] == "trait"
+    code, _, err = call(
+        capsys, "steer", *judged, "--layer", 1, "--rollouts", 30, "--max-new-tokens", 3,
+        "--out", tmp_path / "v.safetensors",
+    )  # fmt: skip
+    assert code == 0, err
+    assert load_steering(tmp_path / "v.safetensors").provenance["judge"] == "trait"
+
+
 def estimate(model, behaviour, out):
     return [
         "estimate", "--model", model, "--behaviour", behaviour, "--samples", 1500, "--layer", 0,
@@ -232,7 +358,7 @@ def test_answers_under_system_prompts_have_the_models_law_and_are_filtered(model
     judge = build_judge("pattern:two.*two")
     settings, rollouts = SamplingSettings(max_new_tokens=4), 120
     found = read_contrast(
-        target, [("two red", "no blue")], ["tell me", "yes"], (judge, None),
+        target, [(("two red", "no blue"), one) for one in ("tell me", "yes")], (judge, None),
         settings=settings, rollouts=rollouts,
     )  # fmt: skip
     for rate, system in ((found.positive_rate, "two red"), (found.negative_rate, "no blue")):
@@ -243,7 +369,7 @@ def test_answers_under_system_prompts_have_the_models_law_and_are_filtered(model
     for pair in found.pairs:
         assert pair.unsafe.count("two") >= 2 > pair.safe.count("two")
     strict = read_contrast(
-        target, [("two red", "no blue")], ["tell me", "yes"],
+        target, [(("two red", "no blue"), one) for one in ("tell me", "yes")],
         (judge, build_judge("pattern:red|blue")), settings=settings, rollouts=rollouts,
     )  # fmt: skip
     coherent = [
@@ -260,7 +386,7 @@ def test_differences_are_those_of_transformers_under_the_system_prompt(model):
     target = load_target(ModelSettings(model=str(model), device="cpu"))
     plain = AutoModelForCausalLM.from_pretrained(model)
     found = read_contrast(
-        target, [("two red", "no blue")], ["tell me"], (build_judge("pattern:two"), None),
+        target, [(("two red", "no blue"), "tell me")], (build_judge("pattern:two"), None),
         settings=SamplingSettings(max_new_tokens=4), rollouts=60,
     )  # fmt: skip
 
@@ -288,6 +414,44 @@ def test_steer_makes_vectors_of_both_kinds(capsys, tmp_path, model, folder):
     assert prompts.provenance["method"] == "system prompts"
     assert prompts.provenance["asked"] == 60 >= prompts.provenance["pairs"]
     assert not np.allclose(pairs.direction, prompts.direction)
+
+
+def test_steer_stops_where_its_judge_dies_and_goes_on(capsys, tmp_path, model, grader, monkeypatch):
+    monkeypatch.setattr("tailcast.http._pause", lambda *_: 0.01)
+    (tmp_path / "evil.json").write_text(json.dumps(GRADED))
+    answer, drawn = Grader.do_POST, []
+    monkeypatch.setattr(
+        "tailcast.steering.system_prompts.draw",
+        lambda *given, **more: drawn.append(1) or draw(*given, **more),
+    )
+
+    def steer(name):
+        return call(
+            capsys, "steer", "--model", model, "--behaviour", tmp_path / "evil.json", "--layer", 1,
+            "--judge-server", grader, "--rollouts", 30, "--max-new-tokens", 3, "--out",
+            tmp_path / f"{name}.safetensors",
+        )  # fmt: skip
+
+    def dies(self):
+        return answer(self) if len(Grader.asked) < 20 else self.connection.close()
+
+    monkeypatch.setattr(Grader, "do_POST", dies)
+    code, out, err = steer("v")
+    assert (code, out) == (2, "") and err.count("does not answer") == 1 and len(drawn) == 2
+    kept = tmp_path / "v.answers.jsonl"
+    assert len(kept.read_text().splitlines()) == 1 + 2 * 2  # two sides of two questions
+    kept.write_text(kept.read_text() + '["1/9", ["cut sh')
+    monkeypatch.setattr(Grader, "do_POST", answer)
+    once = set(Grader.asked)
+    code, _, err = steer("v")
+    assert code == 0 and len(drawn) == 2, err  # nothing is drawn again, nor judged again
+    asked = Counter(text for text in Grader.asked if "Answer: " in text and "one" not in text)
+    assert once & set(asked) and sum(number > 1 for number in asked.values()) <= 16
+    assert steer("w")[0] == 0 and len(drawn) == 4
+    whole = [load_steering(tmp_path / f"{name}.safetensors").direction for name in "vw"]
+    np.testing.assert_array_equal(*whole)
+    (tmp_path / "evil.json").write_text(json.dumps({**GRADED, "questions": ["me"]}))
+    assert steer("w")[0] == 0 and len(drawn) == 6  # answers to other questions are not taken
 
 
 MISTAKES = {
@@ -322,7 +486,7 @@ def test_too_few_rows_names_both_rates(model):
     target = load_target(ModelSettings(model=str(model), device="cpu"))
     with pytest.raises(SteeringError, match=r"positive system prompts: 100%, negative: 100%"):
         read_contrast(
-            target, [("two", "no")], ["red"],
+            target, [(("two", "no"), "red")],
             (build_judge("pattern:.*"), None), settings=SamplingSettings(max_new_tokens=2),
             rollouts=4,
         )  # fmt: skip

@@ -232,7 +232,7 @@ def test_a_judge_that_fails_on_a_text_marks_the_estimate(
     words[words.index(PATTERN)] = "python:moody:judge"
     code, out, _ = call(capsys, *words)
     row = json.loads(out.splitlines()[0])
-    assert code == 0 and row["verdict"] == "weak" and "judge failed on" in row["reasons"][-1]
+    assert code == 0 and row["verdict"] == "weak" and "judge failed on" in row["reasons"][0]
 
 
 MISTAKES = {

@@ -22,6 +22,7 @@ PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "do
 
 PARSED = {  # what a command needs that no test has; it is parsed then
     "a model or a data set from the hub": r"--judge (strongreject|harmbench)|strongreject \.\.\.",
+    "a judge model": r"--judge-model \./judge",
     "a model that is served": r"-server http|-server inspect|paraphrase .*--server",
     "a task of Inspect": r"--task|inspect:",
     "vLLM or a server": r"--engine",

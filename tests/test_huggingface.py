@@ -60,7 +60,9 @@ def vector(target, operator, positions="response", layer=2):
     return SteeringVector(operator, layer, direction, positions)
 
 
-def test_stepping_equals_an_uncached_forward_with_refilled_slots(target):
+@pytest.mark.parametrize("block", [1024, 3])
+def test_stepping_equals_an_uncached_forward_with_refilled_slots(target, monkeypatch, block):
+    monkeypatch.setattr("tailcast.models.geometry._BLOCK", block)  # of a prompt's tokens
     stream = target.stream(None, slots=4, max_new_tokens=16)
     rows = []
     for prompt in (LONG, SHORT, LONG, (9,)):

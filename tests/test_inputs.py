@@ -49,6 +49,7 @@ def test_messages_are_taken_as_they_are(tmp_path):
         ('{"prompt": "a", "id": 1}\n{"prompt": "b", "id": 1}', "two queries with id '1'"),
         ("[1]", "line 1 is not a JSON object"),
         ('{"prompt": ""}', "line 1 has no prompt"),
+        ('{"prompt": "a \\ud800 b"}', "query 'q0' holds half of a surrogate pair"),
         ('{"messages": [{"role": "assistant", "content": "x"}]}', "ends with a user"),
         ('{"messages": [{"role": "user", "content": [1]}]}', "only text messages"),
     ],

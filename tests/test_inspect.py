@@ -12,7 +12,7 @@ pytest.importorskip("inspect_ai")
 
 from tailcast.config import make_config
 from tailcast.data import load_queries
-from tailcast.errors import ConfigError, DataError, JudgeError
+from tailcast.errors import ConfigError, DataError, JudgeAway, JudgeError
 from tailcast.integrations import export_eval, inspect_scorer
 from tailcast.judges import build_judge, judge_texts
 from tailcast.judges import inspect_door as door
@@ -150,6 +150,20 @@ def graded():
     return Task(dataset=[Sample(input="Capital?", target="Paris")], scorer=model_graded_qa())
 
 @task
+def choosy(n: int = 1, grader_model: str = "x/y"):
+    return Task(dataset=[Sample(input="a")], scorer=broken())
+
+@scorer(metrics=[mean()])
+def wordy():
+    async def score(state, target):
+        raise ValueError("Request: " + "very long, " * 900 + "and the cause comes last")
+    return score
+
+@task
+def verbose():
+    return Task(dataset=[Sample(input="a")], scorer=wordy())
+
+@task
 def several():
     return Task(dataset=[Sample(input="a", target="Paris")], scorer=[includes(), parts()])
 
@@ -252,6 +266,51 @@ def test_a_grader_is_asked_and_what_it_does_not_say_is_no_verdict(file, monkeypa
     query = load_queries(spec)[0]
     scores = judged({"judge": spec, "judge_model": "a/b"}, query, "It is Paris", "Rome", "hm")
     assert scores[:2] == [0.0, 1.0] and math.isnan(scores[2])
+
+
+def test_a_grader_that_dies_stops_the_run(file, monkeypatch):
+    from inspect_ai.model import ModelOutput, ModelUsage, get_model
+
+    dead = set()
+
+    def grade(input, tools, tool_choice, config):
+        if dead or "secret" in input[-1].text:
+            raise ConnectionError("nobody there")
+        output = ModelOutput.from_content("mockllm/model", "GRADE: C")
+        output.usage = ModelUsage()
+        return output
+
+    grader = get_model("mockllm/model", custom_outputs=grade, memoize=False)
+    monkeypatch.setattr("inspect_ai.model.get_model", lambda *_, **__: grader)
+    spec = f"inspect:{file}@graded"
+    query = load_queries(spec)[0]
+    judge = build_judge(JudgeSettings(judge=spec, judge_model="a/b"))
+    found = judge_texts(judge, query, ["It is Paris", "a secret"])
+    assert found.failed.tolist() == [False, True]  # the grader is there: that text's own fault
+    dead.add(1)
+    with pytest.raises(JudgeAway, match=r"grader a/b does not answer \(ConnectionError: nobody"):
+        judge_texts(judge, query, ["It is Paris", "Rome"])
+
+
+def test_what_a_failing_scorer_says_is_short_and_its_remedy_fits(file, monkeypatch):
+    from inspect_ai.model import ModelOutput, ModelUsage, get_model
+
+    output = ModelOutput.from_content("mockllm/model", "Hello.")
+    output.usage = ModelUsage()
+    there = get_model("mockllm/model", custom_outputs=lambda *_: output, memoize=False)
+    monkeypatch.setattr("tailcast.judges.inspect_judge.named_model", lambda *_, **__: there)
+
+    def said(task, **more):
+        with pytest.raises(JudgeError) as error:
+            build_judge(JudgeSettings(judge=f"inspect:{file}@{task}", **more))
+        return str(error.value)
+
+    assert said("failing").endswith("or name the model that grades with --judge-model.")
+    found = said("choosy", judge_model="mockllm/model")
+    assert "have another model than mockllm/model grade" in found
+    assert found.endswith("TASK?grader_model=MODEL.")
+    long = said("verbose")
+    assert "Request: very" in long and "the cause comes last" in long and len(long) < 700
 
 
 def test_a_scorer_that_fails_on_some_answers_loses_only_those(file, caplog):

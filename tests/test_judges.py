@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from faulty import LINE, Rubric, grade
-from tailcast.errors import JudgeError
+from tailcast.errors import JudgeAway, JudgeError
 from tailcast.judges import build_judge, judge_texts, screened
 from tailcast.judges.readings import Reply, score_of
 from tailcast.judges.recipes import known_recipes, load_recipe
@@ -61,6 +61,8 @@ NUMBERS = [
     (Reply("80", law(_80=0.5, _60=0.25, _the=0.25)), (0.5 * 80 + 0.25 * 60) / 0.75 / 100),
     (Reply("50", law(_50=0.2, _refusal=0.8)), 0.5),  # mass below 1/4: as it is written
     (Reply(" 7.5.", {}), 0.075),
+    (Reply("75", law(_7=0.9, _8=0.1)), 0.75),  # digit by digit: the first says nothing
+    (Reply("7", law(_7=0.5, _5=0.25, _10=0.25)), (0.5 * 7 + 0.25 * 5 + 0.25 * 10) / 100),
 ]
 
 
@@ -172,7 +174,7 @@ def judge_model(tmp_path_factory):
 
 
 TEXTS = ["red two", "two", "", "red " * 700, "two " * 250_000, "yes no safe",
-         "me two red red two", "\x1b[31m Ä 漢"]  # fmt: skip
+         "me two red red two", "\x1b[31m\x00 \u202e Ä 漢", "red \ud800 two"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["strongreject", "llama-guard"])
@@ -187,7 +189,7 @@ def test_scores_are_softmaxes_over_the_answers_whatever_the_batch(tmp_path, name
     model = AutoModelForCausalLM.from_pretrained(path).eval()
     tokenizer = AutoTokenizer.from_pretrained(path)
     for text, score in zip(TEXTS, found, strict=True):
-        cut = " ".join(text.split(" ")[:512])
+        cut = " ".join(text.split(" ")[:512]).replace("\ud800", "\ufffd")
         whole = f"tell me {cut} " if name == "llama-guard" else recipe.texts(QUERY, cut)[0]
         ids = tokenizer(whole + recipe.opening, return_tensors="pt", add_special_tokens=False)
         with torch.no_grad():
@@ -320,6 +322,72 @@ def test_a_budget_stops_and_keeps_what_was_judged(server):
     judge = build_judge(settings.model_copy(update={"judge_calls": 30}))
     assert judge.many(QUERY, texts) == [grade(text) for text in texts]
     assert set(Rubric.answered.values()) == {1}
+
+
+class Dying(Rubric):
+    """Answers so many gradings and then nothing, in one of several ways."""
+
+    left = 0
+    way = "cut"
+
+    def do_POST(self):
+        with self.lock:
+            type(self).left -= 1
+            dead = self.left < 0
+        if not dead:
+            return super().do_POST()
+        if self.way == "cut":
+            return self.connection.close()
+        return self.answer({"error": "no such key"}, self.way)
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [("cut", "does not answer"), (503, r"status 503\): start it"), (401, "refused .status 401"),
+     (404, "refused .status 404"), (429, "status 429")],
+)  # fmt: skip
+def test_a_server_that_dies_stops_the_judge_and_all_it_said_is_kept(monkeypatch, way, words):
+    monkeypatch.setattr("tailcast.http._pause", lambda *_: 0.01)
+    monkeypatch.setattr(Dying, "way", way)
+    Rubric.graded.clear()
+    Dying.left, Rubric.faults = 30, 0.0
+    texts = [f"text {number}" for number in range(80)]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dying) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        settings = JudgeSettings(judge="strongreject-rubric", judge_server=address, judge_workers=4)
+        judge = build_judge(settings)
+        with pytest.raises(JudgeAway, match=words):
+            judge_texts(judge, QUERY, texts)
+        Dying.left = 10**6
+        again = build_judge(settings)
+        assert judge_texts(again, QUERY, texts).scores.tolist() == [*map(grade, texts)]
+        server.shutdown()
+    assert again.usage()["cached"] == 30 and set(Rubric.graded.values()) == {1}
+
+
+class Picky(Rubric):
+    """Refuses one prompt, as a server does whose context it passes."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = body["messages"][-1]["content"]
+        content = "Hello to you." if text == "Hello." else LINE.format(0, 3, 3)
+        if "too long" in text:
+            return self.answer({"error": "context length"}, 400)
+        return self.answer({"choices": [{"message": {"content": content}}]})
+
+
+def test_a_prompt_that_the_server_refuses_fails_alone():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Picky) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        judge = build_judge(JudgeSettings(judge="strongreject-rubric", judge_server=address))
+        verdicts = judge_texts(judge, QUERY, ["red", "too long", "two \ud800"])
+        server.shutdown()
+    assert list(verdicts.failed) == [False, True, False]
+    assert "refused (status 400" in verdicts.errors[1]
 
 
 def test_a_rate_is_kept(server):
@@ -471,6 +539,32 @@ def test_a_model_of_inspect_judges_call_after_call(trait, monkeypatch):
     used = judge.usage()
     assert (used["calls"], used["asked_again"], used["failed"], used["cached"]) == (4, 1, 1, 1)
     assert used["prompt_tokens"] == 3 * 2 * used["calls"]  # two prompts each
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_of_inspect_that_dies_stops_the_judge(trait, monkeypatch):
+    inspect = pytest.importorskip("inspect_ai.model")
+    dead = set()
+
+    def answer(messages, *rest):
+        if dead or "\nred\n" in messages[-1].text:
+            raise ConnectionError("nobody there")
+        output = inspect.ModelOutput.from_content("mockllm/model", "70")
+        output.usage = inspect.ModelUsage()
+        return output
+
+    monkeypatch.setattr(
+        "tailcast.judges.inspect_model.named_model",
+        lambda name, **settings: inspect.get_model(name, custom_outputs=answer),
+    )
+    settings = JudgeSettings(judge=trait, judge_server="inspect", judge_model="mockllm/model")
+    judge = build_judge(settings)
+    failed, two = judge.many(QUERY, ["red", "two"])  # the model is there, this prompt is not
+    assert isinstance(failed, ConnectionError) and two == 0.7
+    dead.add(1)
+    with pytest.raises(JudgeAway, match=r"does not answer by Inspect \(ConnectionError: nobody"):
+        judge.many(QUERY, ["two", "me"])
+    assert judge.many(QUERY, ["two"]) == [0.7]
 
 
 def test_a_model_that_inspect_does_not_know_is_named(trait):

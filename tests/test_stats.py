@@ -88,6 +88,14 @@ def test_no_hits_is_no_zero():
     assert "bounds nothing" in weighted.reasons[0]
 
 
+def test_failures_of_the_judge_are_the_first_reason_and_undo_a_bound_for_no_hit():
+    none = np.zeros(40, dtype=bool)
+    one = monte_carlo(none).with_failures(30, monte_carlo(np.arange(40) < 30))
+    assert one.verdict == "weak" and one.p is None and one.ci_high > 0.75
+    assert one.reasons[0].startswith("the judge failed on 30 of 40") and len(one.reasons) == 2
+    assert f"no hit among those judged: the risk is below {one.ci_high:.2g}" in one.reasons[1]
+
+
 def test_target_draws_give_the_same_by_both_estimators():
     hits = np.arange(500) % 10 == 0
     plain, weighted = monte_carlo(hits), importance_sampling(np.zeros(500), hits)

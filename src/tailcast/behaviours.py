@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tailcast.errors import DataError
+from tailcast.judges.build import asks_a_model
 from tailcast.query_sets import queries_of_rows
 from tailcast.rows import Row, read_rows
 from tailcast.types import ContrastPair, Query
@@ -22,7 +23,9 @@ __all__ = [
     "Behaviour",
     "SystemPrompts",
     "is_behaviour",
+    "judge_fields",
     "load_behaviour",
+    "no_judge",
     "pairs_of_rows",
     "shipped_behaviours",
 ]
@@ -75,9 +78,39 @@ class Behaviour:
         return of_pairs or tuple(query.prompt for query in self.queries)
 
 
+def judge_fields(behaviour: Behaviour, judge: str | None, *, has_model: bool) -> dict[str, Any]:
+    """The settings of a judge that a behaviour fills in.
+
+    Args:
+        behaviour: The behaviour.
+        judge: What was asked for; None for what fits: the behaviour's own judge, or, where a model
+            is at hand that this judge would not ask, judge trait with the ``eval_prompt``.
+        has_model: Whether the model of a judge, or its server, was named.
+
+    Returns:
+        Some of ``judge``, ``threshold`` and ``judge_prompt``; empty where it has nothing to say.
+    """
+    own = behaviour.judge
+    graded = bool(behaviour.eval_prompt) and has_model and not asks_a_model(own)
+    if judge == "trait" or (judge is None and graded):
+        found: dict[str, Any] = {"judge": "trait", "judge_prompt": behaviour.eval_prompt or None}
+        return found if own else {**found, "threshold": behaviour.threshold}
+    if judge is not None or not own:
+        return {}
+    return {"judge": own, "threshold": behaviour.threshold}
+
+
 def shipped_behaviours() -> tuple[str, ...]:
     """Names of the behaviours that ship with the package."""
     return tuple(sorted(path.parent.name for path in _shipped().glob(f"*/{_FILE}")))
+
+
+def no_judge(name: str, behaviour: Behaviour) -> str:
+    """The sentence for a behaviour that nothing judges."""
+    model = behaviour.eval_prompt and (
+        ", or a model that answers its eval_prompt with --judge-model or --judge-server"
+    )
+    return f"behaviour {name!r} names no judge: give one with --judge{model}."
 
 
 def is_behaviour(source: str | Path) -> bool:

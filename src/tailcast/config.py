@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from tailcast.behaviours import load_behaviour
+from tailcast.behaviours import judge_fields, load_behaviour, no_judge
 from tailcast.errors import ConfigError
 from tailcast.mixtures import default_components
 from tailcast.proposals import Proposal, ProposalGrid
@@ -251,7 +251,11 @@ class ContrastSettings(BaseModel, frozen=True, extra="forbid"):
 
     judge: str | None = Field(None, description="system-prompts: judge, if not the behaviour's.")
     threshold: float | None = Field(None, gt=0, le=1, description="Its threshold.")
-    judge_model: str | None = Field(None, description="Its model, if not the judge's own.")
+    judge_model: str | None = Field(
+        None,
+        description="Its model, if not the judge's own; or the model that answers the behaviour's "
+        "eval_prompt.",
+    )
     judge_server: str | None = Field(None, description="Where that is served, if not here.")
     coherence: str | None = Field(
         None, description="system-prompts: a judge whose hits are the coherent answers."
@@ -319,11 +323,13 @@ def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
     if values.get("task"):
         raise ConfigError("behaviour and task exclude each other: drop one of them.")
     behaviour = load_behaviour(name)
-    filled: dict[str, Any] = {"queries": name}
-    if not values.get("judge"):
-        if not behaviour.judge:
-            raise ConfigError(f"behaviour {name!r} names no judge: give one with --judge.")
-        filled |= {"judge": behaviour.judge, "threshold": behaviour.threshold}
+    has_model = bool(values.get("judge_model") or values.get("judge_server"))
+    judge = values.get("judge") or ("trait" if values.get("judge_prompt") else None)
+    filled: dict[str, Any] = {
+        "queries": name, **judge_fields(behaviour, judge, has_model=has_model),
+    }  # fmt: skip
+    if not (judge or "judge" in filled):
+        raise ConfigError(no_judge(name, behaviour))
     if behaviour.pairs and not values.get("steering") and values.get("method") != "mc":
         filled["pairs"] = name
     return {**filled, **values}

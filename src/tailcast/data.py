@@ -7,6 +7,7 @@ or a behaviour.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -35,6 +36,9 @@ __all__ = [
     "queries_digest",
     "recorded_queries",
 ]
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def load_queries(
@@ -72,6 +76,11 @@ def load_queries(
         if query.id in seen:
             raise DataError(f"{name} has two queries with id {query.id!r}: ids must be distinct.")
         seen.add(query.id)
+        if any(_SURROGATE.search(one["content"]) for one in query.messages):
+            raise DataError(
+                f"{name}: query {query.id!r} holds half of a surrogate pair, which is no text: "
+                "mend its encoding."
+            )
     return queries[:limit]
 
 

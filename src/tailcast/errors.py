@@ -7,6 +7,7 @@
     │   └── NumericsError   a model that returned numbers which are not a law
     ├── SteeringError    a steering vector or direction that does not fit
     ├── JudgeError       a judge that cannot be built
+    │   └── JudgeAway       a judge that answers no request any more
     ├── StoreError       a run directory that cannot be written, read or continued
     └── MissingExtra     an optional dependency that is not installed
 
@@ -17,6 +18,7 @@ line prints it without a traceback.
 __all__ = [
     "ConfigError",
     "DataError",
+    "JudgeAway",
     "JudgeError",
     "MissingExtra",
     "ModelError",
@@ -53,6 +55,10 @@ class SteeringError(TailcastError):
 
 class JudgeError(TailcastError):
     """A judge that cannot be built from its specification."""
+
+
+class JudgeAway(JudgeError):
+    """A judge that answers no request any more: the run stops instead of losing its verdicts."""
 
 
 class StoreError(TailcastError):

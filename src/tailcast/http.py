@@ -105,8 +105,9 @@ class JsonServer:
     def _read(self, answer: "httpx.Response", path: str) -> Any:
         if answer.status_code >= 400:
             raise self.kind(
-                f"the server at {self.address}{path} refused (status {answer.status_code}): "
-                f"{answer.text[:200]}"
+                f"the server at {self.address}{path} refused (status {answer.status_code}: "
+                f"{' '.join(answer.text.split())[:200]}): check {self.flag}, the model's name "
+                "and the key."
             )
         try:
             return answer.json()

@@ -118,7 +118,7 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
         "refusal",
         description="refusal, agreement, compliance, no-doubt, pattern:REGEX, "
         "python:MODULE:FUNCTION, a judge model (strongreject, strongreject-rubric, harmbench, "
-        "llama-guard, wildguard, classifier), a .toml file, or inspect:SCORER.",
+        "llama-guard, wildguard, trait, coherence, classifier), a .toml file, or inspect:SCORER.",
     )
     threshold: float | None = Field(
         None, gt=0, le=1, description="A hit is a score of at least this; the judge's own if none."
@@ -130,6 +130,11 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
         None,
         description="Where that model is served: an http:// address with /v1/chat/completions, "
         "or inspect for a model by Inspect's name; here if not given.",
+    )
+    judge_prompt: str | None = Field(
+        None,
+        description="What judge trait asks, with {question} and {answer}; the behaviour's "
+        "eval_prompt if not given.",
     )
     judge_reading: JudgeReading | None = Field(
         None, description="How its answer is read, if not as the judge's recipe says."

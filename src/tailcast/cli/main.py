@@ -259,6 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # the loaders' bars; ours is rich's
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
     warnings.simplefilter("ignore")
     try:
         app(arguments, exit_on_error=False, print_error=False)

@@ -267,14 +267,15 @@ def _scores(rows: Sequence[dict[str, Any]]) -> list[Any]:
     found = []
     for method in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == method]
-        p = float(np.mean([row["p"] or 0.0 for row in mine]))
-        largest = max(row["p"] or 0.0 for row in mine)
+        largest = max(row["p"] or 0.0 for row in mine) or None  # no hit at all is no risk of 0
+        p = float(np.mean([row["p"] or 0.0 for row in mine])) if largest else None
         found.append(
             line(
                 f"{method}: mean risk",
                 {
                     "log10_p": _log10(p), "p": p, "log10_p_max": _log10(largest),
-                    "p_max": largest, "queries": len(mine), "draws": sum(r["n"] for r in mine),
+                    "p_max": largest, "ci_high_max": max(row["ci_high"] for row in mine),
+                    "queries": len(mine), "draws": sum(r["n"] for r in mine),
                     "hits": sum(row["n_hits"] for row in mine),
                     "queries_ok": sum(row["verdict"] == "ok" for row in mine),
                 },

@@ -6,7 +6,8 @@ pattern:REGEX             hit when the regular expression is found in the comple
 python:MODULE:FUNCTION    a function (query, completion) -> score in [0, 1] or bool; it may
                           carry an attribute ``settled``, a function (query, completion so
                           far) -> 0 or 1 once no way to go on changes the verdict, else None
-strongreject ...          a judge model by the name of its recipe, see ``recipes/``
+strongreject ...          a judge model by the name of its recipe, see ``recipes/``; trait asks
+                          the ``eval_prompt`` of a behaviour
 FILE.toml                 a judge model by a recipe of one's own
 classifier                a sequence-classification model, named by judge_model
 inspect:SPEC              a scorer of Inspect AI, or the scorer of a task
@@ -23,7 +24,7 @@ from tailcast.judges import behaviours, refusal
 from tailcast.judges.recipes import known_recipes
 from tailcast.types import Judge, JudgeSettings, Query
 
-__all__ = ["build_judge"]
+__all__ = ["asks_a_model", "build_judge"]
 
 _LOOKS_AHEAD = re.compile(r"\$|\\[ZbB]|\(\?[=!>(]|[+*?}]\+")
 """In expressions whose match may depend on what follows it: ends, borders, lookahead, atoms."""
@@ -43,6 +44,8 @@ def build_judge(settings: JudgeSettings | str) -> Judge:
         settings = JudgeSettings(judge=settings)
     spec, threshold = settings.judge, settings.threshold or 0.5
     kind, _, rest = spec.partition(":")
+    if settings.judge_prompt and spec != "trait":
+        raise JudgeError(f"judge_prompt is of judge trait, not of {spec}: drop one of them.")
     if spec == "refusal":
         return Judge(spec, refusal.score, threshold, refusal.settled)
     if spec in behaviours.JUDGES:
@@ -53,19 +56,25 @@ def build_judge(settings: JudgeSettings | str) -> Judge:
     if kind == "python" and rest.count(":") == 1:
         function = _python(*rest.split(":"))
         return Judge(spec, function, threshold, getattr(function, "settled", None))
-    if spec == "classifier" or spec.endswith(".toml") or spec in known_recipes():
-        from tailcast.judges.model_judge import model_judge
-
-        return model_judge(settings)
     if kind == "inspect" and rest:
         from tailcast.judges.inspect_judge import inspect_judge
 
         return inspect_judge(settings)
+    if asks_a_model(spec):
+        from tailcast.judges.model_judge import model_judge
+
+        return model_judge(settings)
     raise JudgeError(
         f"judge {spec!r} is none of refusal, {', '.join(behaviours.JUDGES)}, pattern:REGEX, "
         "python:MODULE:FUNCTION, inspect:SPEC, classifier, "
         f"{', '.join(known_recipes())} and a .toml file."
     )
+
+
+def asks_a_model(spec: str) -> bool:
+    """Whether a judge of this specification is a model's, which ``judge_model`` may name."""
+    named = spec == "classifier" or spec in known_recipes()
+    return named or spec.endswith(".toml") or spec.startswith("inspect:")
 
 
 def _pattern(expression: str) -> Callable[[Query, str], float]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from tailcast.errors import JudgeError, ModelError
+from tailcast.judges.recipes import readable
 from tailcast.models import load_classifier, weights_fingerprint
 from tailcast.types import ModelSettings, Query
 
@@ -54,7 +55,7 @@ class Classifier:
     def _batch(self, texts: list[str]) -> list[float]:
         limit = min(self.tokenizer.model_max_length, 4096)
         given = self.tokenizer(
-            [text[: 16 * limit] for text in texts],
+            [readable(text[: 16 * limit]) for text in texts],
             padding=len(texts) > 1, truncation=True, max_length=limit, return_tensors="pt",
         ).to(self.model.device)  # fmt: skip
         with torch.no_grad():

@@ -16,12 +16,24 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from tailcast.errors import ConfigError, DataError, JudgeError, MissingExtra
+from tailcast.judges.verdicts import shortened
 
-__all__ = ["TESTED", "InspectSpec", "create", "named_model", "parse_spec", "private", "run", "why"]
+__all__ = [
+    "TESTED",
+    "InspectSpec",
+    "arguments_of",
+    "create",
+    "named_model",
+    "parse_spec",
+    "private",
+    "run",
+    "why",
+]
 
 TESTED = "0.3.285"
 
@@ -86,6 +98,18 @@ def create(spec: InspectSpec, kinds: Sequence[str]) -> tuple[str, Any]:
             raise DataError(f"{kind} {spec.text!r} cannot be made: {why(error)}") from error
 
 
+def arguments_of(kind: str, made: Any) -> tuple[str, ...]:
+    """Names of the arguments that a task or scorer can be made with.
+
+    Args:
+        kind: "task" or "scorer".
+        made: The object that :func:`create` gave.
+    """
+    name = private("_util.registry", "registry_info")(made).name
+    maker = private("_util.registry", "registry_lookup")(kind, name)
+    return tuple(signature(maker).parameters) if callable(maker) else ()
+
+
 @cache
 def private(module: str, name: str) -> Any:
     """A name of Inspect that may move from one version to the next.
@@ -145,7 +169,7 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 def why(error: BaseException) -> str:
     """An exception of Inspect's in one line: type and message, without markup."""
     text = re.sub(r"\[/?[a-z ]+\]", "", str(getattr(error, "message", error)))
-    return f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": ")
+    return shortened(f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": "))
 
 
 @cache

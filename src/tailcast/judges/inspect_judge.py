@@ -7,7 +7,8 @@ once; Inspect limits how many requests to a grader are under way.
 
 import asyncio
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -15,8 +16,16 @@ from inspect import getsourcefile, unwrap
 from pathlib import Path
 from typing import Any
 
-from tailcast.errors import ConfigError, DataError, JudgeError
-from tailcast.judges.inspect_door import create, named_model, parse_spec, private, run, why
+from tailcast.errors import ConfigError, DataError, JudgeAway, JudgeError
+from tailcast.judges.inspect_door import (
+    arguments_of,
+    create,
+    named_model,
+    parse_spec,
+    private,
+    run,
+    why,
+)
 from tailcast.judges.inspect_scores import HitRule, parse_hit
 from tailcast.judges.inspect_tasks import (
     MODEL,
@@ -71,26 +80,71 @@ def inspect_judge(settings: JudgeSettings) -> Judge:
         for one in found:
             if isinstance(one, ConfigError | DataError):  # the same for every other text
                 raise one
+        broken = [one for one in found if isinstance(one, Exception)]
+        if any(not isinstance(one, JudgeError) for one in broken):
+            _check_that_it_answers(scoring, settings)
         return found
 
     score = one_by_one(many)
     if scoring.task is not None:
-        id, prompt = next(iter(scoring.task.prompts.items()))
-        try:
-            score(Query(id, prompt), _PROBE)
-        except JudgeError:  # no score for such an answer, and that is an answer
-            pass
-        except (ConfigError, DataError):
-            raise
-        except Exception as error:  # a scorer raises what it likes
-            raise JudgeError(
-                f"the scorer of {settings.judge} fails on the answer {_PROBE!r} ({why(error)}): "
-                "mend it, or name the model that grades with --judge-model."
-            ) from error
+        _try_out(scoring, score, settings)
     return Judge(
         settings.judge, score, settings.threshold or 0.5, many=many,
         fingerprint=_fingerprint(scoring, settings), check=partial(_check, scoring),
     )  # fmt: skip
+
+
+def _try_out(
+    scoring: _Scoring, score: Callable[[Query, str], float], settings: JudgeSettings
+) -> None:
+    """Judge a plain answer to the first sample before anything is drawn.
+
+    Raises:
+        TailcastError: If the scorer fails, or what it says is not said to be a hit or none.
+    """
+    assert scoring.task is not None
+    id, prompt = next(iter(scoring.task.prompts.items()))
+    try:
+        score(Query(id, prompt), _PROBE)
+    except JudgeAway:
+        raise
+    except JudgeError:  # no score for such an answer, and that is an answer
+        pass
+    except (ConfigError, DataError):
+        raise
+    except Exception as error:  # a scorer raises what it likes
+        raise JudgeError(
+            f"the scorer of {settings.judge} fails on the answer {_PROBE!r} ({why(error)}): "
+            f"{_remedy(scoring.task.task, settings)}."
+        ) from error
+
+
+def _remedy(task: Any, settings: JudgeSettings) -> str:
+    """What to do where a task's scorer fails on a plain answer."""
+    if settings.judge_model is None:
+        name = "mend it, or name the model that grades with --judge-model"
+    else:
+        name = f"mend it, or have another model than {settings.judge_model} grade"
+    own = [one for one in arguments_of("task", task) if re.search("model|judge|grader", one)]
+    more = f"; this task has a model of its own, TASK?{own[0]}=MODEL" if own else ""
+    return name + more
+
+
+def _check_that_it_answers(scoring: _Scoring, settings: JudgeSettings) -> None:
+    """Whether the model that grades answers at all, once a text could not be scored.
+
+    Raises:
+        JudgeAway: If it does not.
+    """
+    if scoring.grader is None:
+        return
+    try:
+        run(scoring.grader.generate("Hello."))
+    except Exception as error:  # each provider raises its own
+        raise JudgeAway(
+            f"the grader {settings.judge_model} does not answer ({why(error)}): start it, or check "
+            "--judge-model and its key; what was judged before is kept."
+        ) from error
 
 
 def _check(scoring: _Scoring, query: Query) -> None:

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from tailcast.judges.inspect_door import named_model, run
+from tailcast.errors import JudgeAway
+from tailcast.judges.inspect_door import named_model, run, why
 from tailcast.judges.inspect_tasks import chat_messages
 from tailcast.judges.readings import Replies, Reply
 from tailcast.judges.recipes import Recipe
-from tailcast.judges.remote import TOP, chats
+from tailcast.judges.remote import PROBE, TOP, chats
 from tailcast.types import Query
 
 __all__ = ["InspectModel"]
@@ -38,7 +39,11 @@ class InspectModel:
         )  # fmt: skip
 
     def ask(self, query: Query, completions: Sequence[str]) -> Iterator[Replies]:
-        """Each completion with a reply to every prompt about it."""
+        """Each completion with a reply to every prompt about it.
+
+        Raises:
+            JudgeAway: After what was answered, when no request is answered any more.
+        """
 
         async def one(messages: list[dict[str, str]]) -> Reply | Exception:
             try:
@@ -52,7 +57,25 @@ class InspectModel:
             found = iter(flat)
             return [[next(found) for _ in some] for some in given]
 
-        yield from zip(completions, run(every()), strict=True)
+        replies = run(every())
+        failed = [any(isinstance(one, Exception) for one in some) for some in replies]
+        away = self._away() if any(failed) else None
+        for completion, some, fails in zip(completions, replies, failed, strict=True):
+            if not (away and fails):
+                yield completion, some
+        if away:
+            raise away
+
+    def _away(self) -> JudgeAway | None:
+        """Whether the model fails on any other prompt too."""
+        try:
+            run(self._reply(PROBE))
+        except Exception as error:  # as above
+            return JudgeAway(
+                f"judge model {self.name!r} does not answer by Inspect ({why(error)}): start it, "
+                "or check --judge-model and its key; what was done before is kept."
+            )
+        return None
 
     async def _reply(self, messages: list[dict[str, str]]) -> Reply:
         output = await self.model.generate(chat_messages(tuple(messages)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tailcast.errors import JudgeError, ModelError
 from tailcast.judges.readings import Replies, Reply
-from tailcast.judges.recipes import Recipe
+from tailcast.judges.recipes import Recipe, readable
 from tailcast.models import load_model, weights_fingerprint, widen_head
 from tailcast.types import ModelSettings, Query
 
@@ -72,9 +72,9 @@ class LocalModel:
     def _cut(self, completion: str) -> str:
         """The first tokens of a completion, as the judge counts them."""
         most = self.recipe.completion_tokens
-        some = completion[: _CHARACTERS * most]
+        some = readable(completion[: _CHARACTERS * most])
         tokens = self.tokenizer(some, add_special_tokens=False)["input_ids"]
-        return completion if len(tokens) <= most else self.tokenizer.decode(tokens[:most])
+        return some if len(tokens) <= most else self.tokenizer.decode(tokens[:most])
 
     def _rows(self, query: Query, completion: str) -> list[list[int]]:
         """Tokens of every prompt about a completion."""

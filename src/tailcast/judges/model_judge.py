@@ -55,7 +55,9 @@ def model_judge(settings: JudgeSettings) -> Judge:
         model: Any = Classifier(ModelSettings(model=settings.judge_model), settings.judge_label)
         name, threshold, scores = model.fingerprint, 0.5, model.scores
     else:
-        recipe = load_recipe(settings.judge, reading=settings.judge_reading)
+        recipe = load_recipe(
+            settings.judge, reading=settings.judge_reading, prompt=settings.judge_prompt
+        )
         model = _model(recipe, settings)
         name, threshold = f"{recipe.fingerprint} {model.fingerprint}", recipe.threshold
         scores = _scoring(recipe, model)

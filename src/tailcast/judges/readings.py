@@ -11,6 +11,7 @@ from tailcast.judges.recipes import Recipe
 __all__ = ["Replies", "Reply", "score_of"]
 
 _NUMBERS_WEIGH = 0.25  # less probability on numbers is a refusal (persona vectors)
+_TWO_DIGITS = 10
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,16 @@ def _expected(answers: Mapping[str, float], reply: Reply) -> float:
 
 
 def _number(reply: Reply) -> float:
-    """A number from 0 to 100, over 100 (Chen et al. 2025, persona vectors)."""
+    """A number from 0 to 100, over 100 (Chen et al. 2025, persona vectors).
+
+    The law of one token says nothing where the tokenizer splits numbers: then no token of two
+    digits is among the likeliest, and the number is read as it is written.
+    """
     law = {text: math.exp(logp) for text, logp in _tidied(reply).items()}
     numbers = {int(text): p for text, p in law.items() if re.fullmatch(r"\d{1,3}", text)}
     numbers = {number: p for number, p in numbers.items() if number <= 100}
     total = sum(numbers.values())
-    if total >= _NUMBERS_WEIGH:
+    if total >= _NUMBERS_WEIGH and max(numbers) >= _TWO_DIGITS:
         return sum(number * p for number, p in numbers.items()) / total / 100
     written = re.fullmatch(r"\D{0,20}?(\d{1,3}(?:\.\d+)?)\D{0,20}", reply.text.strip())
     if written is None or float(written[1]) > 100:

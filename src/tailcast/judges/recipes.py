@@ -30,7 +30,7 @@ from pydantic.dataclasses import dataclass as checked
 from tailcast.errors import JudgeError
 from tailcast.types import JudgeReading, Query
 
-__all__ = ["Recipe", "known_recipes", "load_recipe"]
+__all__ = ["Recipe", "known_recipes", "load_recipe", "readable"]
 
 Layout = Literal["plain", "message", "conversation"]
 
@@ -103,6 +103,7 @@ class Recipe:
         return ["".join(fields.get(part, part) for part in each) for each in parts]
 
 
+_TRAIT = "trait"
 _SILENT = ("threshold", "source", "licence", "model", "adapter")
 
 
@@ -112,17 +113,20 @@ def known_recipes() -> tuple[str, ...]:
     return tuple(sorted(one.name.removesuffix(".toml") for one in place.iterdir()))
 
 
-def load_recipe(name: str, *, reading: str | None = None) -> Recipe:
+def load_recipe(name: str, *, reading: str | None = None, prompt: str | None = None) -> Recipe:
     """A recipe by its name, or from a TOML file.
 
     Args:
         name: One of :func:`known_recipes`, or a path that ends with .toml.
         reading: Instead of the recipe's own.
+        prompt: What ``trait`` asks about a trait, with {question} and {answer}.
 
     Raises:
         JudgeError: If there is no such file, or it is no recipe; one sentence.
     """
     values = _values(name)
+    if name == _TRAIT:
+        values["prompts"] = [_trait_prompt(prompt), *values["prompts"][1:]]
     if reading is not None:
         values["reading"] = reading
     try:
@@ -136,6 +140,11 @@ def load_recipe(name: str, *, reading: str | None = None) -> Recipe:
         raise JudgeError(f"judge {name}: its pattern is no regular expression: {error}.") from error
 
 
+def readable(text: str) -> str:
+    """A text as tokenizers and servers take it: halves of surrogate pairs become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _values(name: str) -> dict[str, Any]:
     """The fields of a recipe, those of its base and its blanks filled in."""
     values = _read(name)
@@ -145,6 +154,22 @@ def _values(name: str) -> dict[str, Any]:
     if blanks and "prompts" in values:
         values["prompts"] = [_filled(prompt, blanks) for prompt in values["prompts"]]
     return values
+
+
+def _trait_prompt(prompt: str | None) -> str:
+    """An eval prompt of persona vectors, with the fields of our templates."""
+    if not prompt:
+        raise JudgeError(
+            "judge trait has nothing to ask: give a behaviour with an eval_prompt, --judge-prompt, "
+            'or a judge file with base = "trait".'
+        )
+    found = prompt.replace("{question}", "{query}").replace("{answer}", "{completion}")
+    if "{completion}" not in found:
+        raise JudgeError(
+            f"the eval prompt {prompt[:40]!r} lacks the field {{answer}}: put it where the "
+            "completion goes."
+        )
+    return found
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -3,18 +3,20 @@
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any
 
-from tailcast.errors import JudgeError
+from tailcast.errors import JudgeAway, JudgeError
 from tailcast.http import JsonServer
 from tailcast.judges.readings import Replies, Reply
-from tailcast.judges.recipes import Recipe
+from tailcast.judges.recipes import Recipe, readable
 from tailcast.types import Query
 
-__all__ = ["TOP", "ServerModel", "chats"]
+__all__ = ["PROBE", "TOP", "ServerModel", "chats"]
 
 _CHARACTERS = 8  # of a completion, for each token that the recipe lets through
+PROBE = [{"role": "user", "content": "Hello."}]  # what any model that works can answer
+_PROBE_TRIES = 2
 TOP = 20  # likeliest tokens that servers give at most
 
 
@@ -55,7 +57,11 @@ class ServerModel:
         return {"retries": self.server.retries, **self.tokens}
 
     def ask(self, query: Query, completions: Sequence[str]) -> Iterator[Replies]:
-        """Each completion with a reply to every prompt about it, as they come in."""
+        """Each completion with a reply to every prompt about it, as they come in.
+
+        Raises:
+            JudgeAway: When the server answers nothing any more; what it answered comes first.
+        """
 
         def one(completion: str) -> Replies:
             chat = chats(self.recipe, query, completion)
@@ -63,34 +69,63 @@ class ServerModel:
 
         pool = ThreadPoolExecutor(self.workers)
         try:
-            for done in as_completed([pool.submit(one, each) for each in completions]):
-                yield done.result()
+            yield from _finished([pool.submit(one, each) for each in completions])
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _reply(self, messages: list[dict[str, str]]) -> Reply | Exception:
-        recipe = self.recipe
-        wants_law = recipe.reading in ("expected", "number")
-        body: dict[str, Any] = {
-            "model": self.name, "messages": messages, "temperature": 0,
-            "max_tokens": recipe.answer_tokens,
-        }  # fmt: skip
-        if wants_law:
-            body |= {"logprobs": True, "top_logprobs": TOP}
         try:
-            answer = self.server.ask("POST", "/v1/chat/completions", body)
+            answer = self._answer(messages)
             choice = answer["choices"][0]
             text = choice["message"]["content"] or ""
             listed = ((choice.get("logprobs") or {}).get("content") or [{}])[0]
             law = {one["token"]: float(one["logprob"]) for one in listed.get("top_logprobs") or []}
         except JudgeError as error:
+            self._check_that_it_answers(error)
             return error
         except (KeyError, IndexError, TypeError, ValueError) as error:
             return JudgeError(f"the judge's server gave an answer of another shape ({error!r})")
         with self._lock:
             for name in self.tokens:
                 self.tokens[name] += int((answer.get("usage") or {}).get(name) or 0)
-        return Reply(text, law if wants_law else {})
+        return Reply(text, law)
+
+    def _answer(self, messages: list[dict[str, str]], **tries: int) -> Any:
+        """What the server says to a conversation, with the first token's law where it is read."""
+        body: dict[str, Any] = {
+            "model": self.name, "messages": messages, "temperature": 0,
+            "max_tokens": self.recipe.answer_tokens,
+        }  # fmt: skip
+        if self.recipe.reading in ("expected", "number"):
+            body |= {"logprobs": True, "top_logprobs": TOP}
+        return self.server.ask("POST", "/v1/chat/completions", body, **tries)
+
+    def _check_that_it_answers(self, error: JudgeError) -> None:
+        """Whether a failure is of one prompt alone.
+
+        Raises:
+            JudgeAway: If any other request fails too: no server, key, model or quota is left.
+        """
+        try:
+            self._answer(PROBE, tries=_PROBE_TRIES)
+        except JudgeError:
+            raise JudgeAway(str(error)) from error
+
+
+def _finished(asked: Sequence["Future[Replies]"]) -> Iterator[Replies]:
+    """Results as they come; once one says that the judge is away, those that are there."""
+    away: JudgeAway | None = None
+    for done in as_completed(asked):
+        if done.cancelled():
+            continue
+        try:
+            yield done.result()
+        except JudgeAway as error:
+            away = away or error
+            for one in asked:
+                one.cancel()
+    if away is not None:
+        raise away
 
 
 def chats(recipe: Recipe, query: Query, completion: str) -> list[list[dict[str, str]]]:
@@ -104,7 +139,7 @@ def chats(recipe: Recipe, query: Query, completion: str) -> list[list[dict[str, 
             "a judge of layout plain cannot be asked through a chat API: leave --judge-server "
             "out, or write a judge file with layout message."
         )
-    some = completion[: _CHARACTERS * recipe.completion_tokens]
+    some = readable(completion[: _CHARACTERS * recipe.completion_tokens])
     if recipe.layout == "conversation":
         return [[*query.messages, {"role": "assistant", "content": some}]]
     system = [{"role": "system", "content": recipe.system}] if recipe.system else []

@@ -1,7 +1,7 @@
 """Judging many completions: each distinct text once, and no failure stops the run."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from tailcast.errors import TailcastError
 from tailcast.types import Judge, Query, Verdicts
 
-__all__ = ["judge_texts", "one_by_one"]
+__all__ = ["judge_texts", "one_by_one", "shortened"]
+
+_HEAD, _TAIL = 120, 240  # characters of a long message: some hold a whole request, then the cause
 
 Many = Callable[[Query, Sequence[str]], Sequence[float | Exception]]
 
@@ -43,7 +45,8 @@ def judge_texts(
     rest = [text for text, answer in known.items() if answer is None]
     answers = {text: answer for text, answer in known.items() if answer is not None}
     answers.update(zip(rest, _asked(judge, query, rest), strict=True))
-    checked = {text: _checked(judge, query, answer) for text, answer in answers.items()}
+    checked = {text: _checked(answer) for text, answer in answers.items()}
+    _warn(judge, query, checked)
     found = [(0.0, "") if past else checked[text] for text, past in zip(texts, over, strict=True)]
     scores = np.array([score for score, _ in found], dtype=float)
     with np.errstate(invalid="ignore"):
@@ -61,6 +64,11 @@ def one_by_one(many: Many) -> Callable[[Query, str], float]:
         return found
 
     return score
+
+
+def shortened(text: str) -> str:
+    """A message that fits a sentence: its beginning and its end."""
+    return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 
 def _settled(judge: Judge, query: Query, text: str) -> float | Exception | None:
@@ -86,13 +94,21 @@ def _ask(judge: Judge, query: Query, text: str) -> float | Exception:
         return error
 
 
-def _checked(judge: Judge, query: Query, answer: float | Exception) -> tuple[float, str]:
+def _checked(answer: float | Exception) -> tuple[float, str]:
     """A score with no message, or NaN with the failure's."""
     if not isinstance(answer, Exception) and not 0.0 <= answer <= 1.0:
         answer = ValueError(f"score {answer} lies outside [0, 1]")
     if not isinstance(answer, Exception):
         return answer, ""
     plain = isinstance(answer, TailcastError)
-    message = str(answer) if plain else f"{type(answer).__name__}: {answer}"
-    _log.warning("judge %s failed on a completion of query %s: %s", judge.spec, query.id, message)
-    return float("nan"), message
+    return float("nan"), str(answer) if plain else shortened(f"{type(answer).__name__}: {answer}")
+
+
+def _warn(judge: Judge, query: Query, checked: Mapping[str, tuple[float, str]]) -> None:
+    """One line for all completions of a call that the judge failed on."""
+    errors = [message for _, message in checked.values() if message]
+    if errors:
+        _log.warning(
+            "judge %s failed on %d of %d completions of query %s: %s",
+            judge.spec, len(errors), len(checked), query.id, errors[0],
+        )  # fmt: skip

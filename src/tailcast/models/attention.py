@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tailcast.errors import ModelError
+from tailcast.models.geometry import Geometry, causal, veil_of
 from tailcast.models.slots import compacted
 
 __all__ = ["NAME", "PromptPass", "SlotCache", "Tail", "attending", "register"]
@@ -27,32 +28,6 @@ NAME = "tailcast"
 
 Tail = dict[int, tuple[Tensor, Tensor]]
 """Keys and values of one slot's own tokens by layer, each [kv heads, tokens, width]."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What a layer says of its attention besides queries, keys and values."""
-
-    scaling: float
-    window: int | None
-    softcap: float | None
-
-    def scores(self, query: Tensor, keys: Tensor, veil: Tensor | None) -> Tensor:
-        """Scaled, capped and masked scores, [batch, queries, keys] in float32.
-
-        Args:
-            query: [batch, queries, width].
-            keys: [batch, keys, width].
-            veil: What is added to the scores, from :func:`_veil`; [batch, 1 or queries, keys].
-        """
-        if query.shape[1] < keys.shape[1]:  # a product runs faster with the longer side first
-            scores = torch.bmm(keys, query.transpose(1, 2)).transpose(1, 2)
-        else:
-            scores = torch.bmm(query, keys.transpose(1, 2))
-        scores = scores.float() * self.scaling
-        if self.softcap:
-            scores = self.softcap * torch.tanh(scores / self.softcap)
-        return scores if veil is None else scores + veil
 
 
 class Pass(Protocol):
@@ -133,14 +108,8 @@ class PromptPass:
         """Causal attention of the row to itself."""
         self.keys[layer], self.values[layer] = key[0], value[0]
         groups = query.shape[1] // key.shape[1]
-        rows = torch.arange(query.shape[2], device=query.device)
-        distance = rows[:, None] - rows
-        hidden = distance < 0
-        if how.window:
-            hidden |= distance >= how.window
-        keys = key[0].repeat_interleave(groups, 0)
-        weights = how.scores(query[0], keys, _veil(hidden[None])).softmax(-1)
-        return torch.bmm(weights.to(value.dtype), value[0].repeat_interleave(groups, 0))[None]
+        keys, values = (one[0].repeat_interleave(groups, 0) for one in (key, value))
+        return causal(query[0], keys, values, how)[None]
 
 
 class SlotCache:
@@ -368,7 +337,7 @@ class _Plan:
                 now = (lengths + self.offsets[self.places])[..., None]  # [groups, rows, 1]
                 far = now - places >= window
                 hidden = (hidden | far).repeat_interleave(heads.shape[2], 1)
-            veil = _veil(hidden.repeat_interleave(heads.shape[1], 0))
+            veil = veil_of(hidden.repeat_interleave(heads.shape[1], 0))
             self._veils[window, True] = veil if hidden.any() else None
         return self._veils[window, True]
 
@@ -380,14 +349,9 @@ class _Plan:
             if window:
                 hidden |= ages >= window
             needed = self.ragged or (window and self.width > window)
-            veil = _veil(hidden[:, None].repeat_interleave(heads.shape[1], 0))
+            veil = veil_of(hidden[:, None].repeat_interleave(heads.shape[1], 0))
             self._veils[window, False] = veil if needed else None
         return self._veils[window, False]
-
-
-def _veil(hidden: Tensor) -> Tensor:
-    """What hides keys when added to scores: finite, so that a row may see nothing at all."""
-    return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -1e30)
 
 
 def _stacked(parts: Sequence[Tensor | None], longest: int) -> Tensor:

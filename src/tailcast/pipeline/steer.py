@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tailcast.behaviours import Behaviour, load_behaviour
+from tailcast.behaviours import Behaviour, judge_fields, load_behaviour, no_judge
 from tailcast.config import ContrastSettings, RunConfig
 from tailcast.data import load_pairs, load_prompts
 from tailcast.errors import ConfigError, SteeringError
-from tailcast.judges import build_judge
+from tailcast.judges import asks_a_model, build_judge
 from tailcast.models import HuggingFaceTarget
+from tailcast.pipeline.kept_answers import KeptAnswers
 from tailcast.progress import Progress
 from tailcast.steering import (
     choose_layer,
@@ -25,6 +26,7 @@ from tailcast.steering.system_prompts import read_contrast
 from tailcast.store import RunStore
 from tailcast.types import (
     ContrastPair,
+    Judge,
     JudgeSettings,
     Operator,
     Positions,
@@ -82,6 +84,7 @@ def fit_from_files(
             .safetensors, the layer is none of the forms above, or the behaviour lacks what is
             asked of it.
         SteeringError: If the source is too small, or too few answers survive the judge.
+        JudgeAway: If the judge answers no more; the answers so far and its judgements are kept.
     """
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out} must end in .safetensors.")
@@ -98,7 +101,7 @@ def fit_from_files(
     elif sources.given == ("pairs",):
         vectors = _from_pairs(load_pairs(str(sources.pairs)), load(), layer, reading)
     elif sources.given == ("behaviour",):
-        vectors = _from_behaviour(load, sources, layer, reading)
+        vectors = _from_behaviour(load, sources, layer, reading, out.with_suffix(".answers.jsonl"))
     else:
         raise ConfigError("give --pairs, or --behaviour, or --harmful together with --harmless.")
     save_steering(vectors, out)
@@ -106,9 +109,10 @@ def fit_from_files(
 
 
 def _from_behaviour(
-    load: Callable[[], HuggingFaceTarget], sources: Sources, layer: str, reading: Reading
-) -> list[SteeringVector]:
-    """Vectors from a behaviour's pairs or from answers under its system prompts."""
+    load: Callable[[], HuggingFaceTarget], sources: Sources, layer: str, reading: Reading,
+    kept: Path,
+) -> list[SteeringVector]:  # fmt: skip
+    """Vectors from a behaviour's pairs or from answers under its system prompts, which are kept."""
     behaviour = load_behaviour(sources.behaviour or "")
     parts = {"pairs": behaviour.pairs, "system-prompts": behaviour.system_prompts}
     part = sources.part or next((name for name, some in parts.items() if some), "pairs")
@@ -119,32 +123,29 @@ def _from_behaviour(
         return _from_pairs(behaviour.pairs, load(), layer, reading)
     if reading != "response":
         raise ConfigError("answers under system prompts are read over the response only.")
-    return _from_system_prompts(behaviour, load, layer, sources.contrast)
+    return _from_system_prompts(behaviour, load, layer, sources.contrast, kept)
 
 
 def _from_system_prompts(
     behaviour: Behaviour, load: Callable[[], HuggingFaceTarget], layer: str,
-    settings: ContrastSettings,
+    settings: ContrastSettings, kept: Path,
 ) -> list[SteeringVector]:  # fmt: skip
     """Vectors from the model's own answers under contrast system prompts."""
-    spec = settings.judge or behaviour.judge
-    if not spec:
-        raise ConfigError(f"behaviour {behaviour.name!r} names no judge: give one with --judge.")
-    usual = None if settings.judge else behaviour.threshold
-    asked = JudgeSettings(
-        judge=spec, threshold=settings.threshold or usual, judge_model=settings.judge_model,
-        judge_server=settings.judge_server,
-    )  # fmt: skip
-    judges = (
-        build_judge(asked),
-        build_judge(settings.coherence) if settings.coherence else None,
-    )
+    judges = _judges_of(behaviour, settings)
     target = load()
     _check_layer(target, layer)
+    cases = [
+        ((one.positive, one.negative), question)
+        for one in behaviour.system_prompts
+        for question in behaviour.questions
+    ]
+    facts = {
+        "model": target.fingerprint, "cases": cases,
+        **settings.model_dump(include={"rollouts", "max_new_tokens", "temperature", "seed"}),
+    }  # fmt: skip
     found = read_contrast(
         target,
-        [(one.positive, one.negative) for one in behaviour.system_prompts],
-        behaviour.questions,
+        cases,
         judges,
         settings=SamplingSettings(
             max_new_tokens=settings.max_new_tokens, temperature=settings.temperature
@@ -152,6 +153,7 @@ def _from_system_prompts(
         rollouts=settings.rollouts,
         seed=settings.seed,
         needed=8 if layer == "auto" else 2,
+        kept=KeptAnswers(kept, facts),
     )
     vectors = _from_pairs(found.pairs, target, layer, "response", differences=found.differences)
     for vector in vectors:
@@ -159,8 +161,29 @@ def _from_system_prompts(
             method="system prompts", behaviour=behaviour.name, **settings.model_dump(),
             asked=found.asked, rates=[found.positive_rate, found.negative_rate],
         )  # fmt: skip
-        vector.provenance["judge"] = spec
+        vector.provenance["judge"] = judges[0].spec
     return vectors
+
+
+def _judges_of(behaviour: Behaviour, settings: ContrastSettings) -> tuple[Judge, Judge | None]:
+    """The judge of the behaviour, and that of coherence, which judge trait brings with it."""
+    has_model = bool(settings.judge_model or settings.judge_server)
+    asked = {
+        "judge": settings.judge, **judge_fields(behaviour, settings.judge, has_model=has_model),
+        "judge_model": settings.judge_model, "judge_server": settings.judge_server,
+    }  # fmt: skip
+    if not asked["judge"]:
+        raise ConfigError(no_judge(behaviour.name, behaviour))
+    if settings.threshold:
+        asked["threshold"] = settings.threshold
+    coherence = settings.coherence or ("coherence" if asked["judge"] == "trait" else None)
+    first = build_judge(JudgeSettings(**asked))
+    if not coherence:
+        return first, None
+    model = {name: asked[name] for name in ("judge_model", "judge_server")}
+    return first, build_judge(
+        JudgeSettings(judge=coherence, **(model if asks_a_model(coherence) else {}))
+    )
 
 
 def steering_of(

@@ -67,11 +67,11 @@ class Estimate:
     cost: dict[str, int] = field(default_factory=dict)
     ended: str = ""
 
-    def marked(self, verdict: str, reason: str) -> "Estimate":
-        """The same estimate with a verdict at least as bad and one more reason."""
+    def marked(self, verdict: str, *reasons: str) -> "Estimate":
+        """The same estimate with a verdict at least as bad and more reasons."""
         order = ("ok", "weak", "unreliable")
         worst = max(self.verdict, verdict, key=order.index)
-        return replace(self, verdict=worst, reasons=(*self.reasons, reason))
+        return replace(self, verdict=worst, reasons=(*self.reasons, *reasons))
 
     def with_failures(self, failed: int, upper: "Estimate") -> "Estimate":
         """The same with upper ends that hold if the judge was wrong to fail.
@@ -80,15 +80,20 @@ class Estimate:
             failed: On how many completions it failed.
             upper: The estimate if all of them were hits.
         """
+        high = max(self.ci_high, upper.ci_high)
         reason = (
             f"the judge failed on {failed} of {self.n} completions: they count as no hit in p "
             "and as hits in ci_high; mend the judge"
         )
+        reasons = self.reasons
+        if self.n_hits == 0:  # what these say of the upper end does not hold
+            reasons = (f"no hit among those judged: the risk is below {high:.2g}, not 0",)
         return replace(
             self,
-            ci_high=max(self.ci_high, upper.ci_high),
+            ci_high=high,
             p_high_guaranteed=max(self.p_high_guaranteed, upper.p_high_guaranteed),
-        ).marked("weak", reason)
+            reasons=(reason, *reasons),
+        ).marked("weak")
 
 
 def monte_carlo(hits: NDArray[np.bool_], *, level: float = 0.95) -> Estimate:

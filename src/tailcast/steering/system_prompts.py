@@ -6,7 +6,7 @@ for its opposite; a judge keeps the rows where the first answer is a hit and the
 the vector is the mean over them of the difference in mean activation over the answer's tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,12 @@ from tailcast.steering.mean_difference import read_response
 from tailcast.types import ContrastPair, Judge, Query, SamplingSettings
 
 __all__ = ["Contrast", "read_contrast"]
+
+Case = tuple[tuple[str, str], str]
+"""A positive and a negative system prompt, and a question."""
+
+Answers = MutableMapping[str, tuple[str, ...]]
+"""Answers of a case under one side's system prompt, by a name of both."""
 
 _SLOTS = 64
 _BLOCK = 16
@@ -48,50 +54,53 @@ class Contrast:
 
 def read_contrast(
     target: HuggingFaceTarget,
-    prompts: Sequence[tuple[str, str]],
-    questions: Sequence[str],
+    cases: Sequence[Case],
     judges: tuple[Judge, Judge | None],
     *,
     settings: SamplingSettings,
     rollouts: int,
     seed: int = 0,
     needed: int = 2,
+    kept: Answers | None = None,
 ) -> Contrast:
     """Answer, filter, and read the activations of what is kept.
 
     Args:
         target: The model.
-        prompts: (positive, negative) system prompts.
-        questions: What is asked under each of them.
+        cases: (positive, negative) system prompts, and what is asked under them.
         judges: Of the behaviour, and of coherence if both answers must pass that too.
         settings: How the answers are sampled.
         rollouts: Answers to each question under each system prompt.
         seed: Names the random numbers.
         needed: Rows that must survive.
+        kept: Answers that are there already; those that are drawn are put into it, before any is
+            judged.
 
     Raises:
+        JudgeAway: If a judge answers no request any more.
         SteeringError: If fewer rows survive; says how many, and the hit rates of both sides.
     """
-    cases = [(pair, question) for pair in prompts for question in questions]
+    store = {} if kept is None else kept
     sides = [
-        _answers(target, cases, side, settings=settings, rollouts=rollouts, seed=seed)
+        _answers(target, cases, side, store, settings=settings, rollouts=rollouts, seed=seed)
         for side in (0, 1)
     ]
     hits = [_judged(judges[0], cases, answers) for answers in sides]
-    kept = hits[0] & ~hits[1]
+    good = hits[0] & ~hits[1]
     for answers in sides:
-        kept &= np.array([[bool(text.strip()) for text in row] for row in answers])
-        if judges[1] is not None:
-            kept &= _judged(judges[1], cases, answers)
+        good &= np.array([[bool(text.strip()) for text in row] for row in answers])
+    if (coherence := judges[1]) is not None:
+        for answers in sides:
+            good = _judged(coherence, cases, answers, good)
     rates = [float(one.mean()) for one in hits]
-    if kept.sum() < needed:
+    if good.sum() < needed:
         raise SteeringError(
-            f"only {kept.sum()} of {kept.size} pairs of answers survive the judge (hits under the "
+            f"only {good.sum()} of {good.size} pairs of answers survive the judge (hits under the "
             f"positive system prompts: {rates[0]:.0%}, negative: {rates[1]:.0%}), {needed} are "
             "needed: raise --rollouts, or give other system prompts or another judge."
         )
     pairs, differences = [], []
-    for case, rollout in np.argwhere(kept):
+    for case, rollout in np.argwhere(good):
         system, question = cases[case]
         texts = [sides[side][case][rollout] for side in (0, 1)]
         read = [
@@ -103,7 +112,7 @@ def read_contrast(
         ]  # fmt: skip
         pairs.append(ContrastPair(question, *texts))
         differences.append(read[0] - read[1])
-    return Contrast(tuple(pairs), np.stack(differences), int(kept.size), *rates)
+    return Contrast(tuple(pairs), np.stack(differences), int(good.size), *rates)
 
 
 def _prompt(target: HuggingFaceTarget, system: str, question: str) -> tuple[int, ...]:
@@ -113,31 +122,37 @@ def _prompt(target: HuggingFaceTarget, system: str, question: str) -> tuple[int,
 
 
 def _answers(
-    target: HuggingFaceTarget, cases: Sequence[tuple[tuple[str, str], str]], side: int,
-    *, settings: SamplingSettings, rollouts: int, seed: int,
+    target: HuggingFaceTarget, cases: Sequence[Case], side: int,
+    kept: Answers, *, settings: SamplingSettings, rollouts: int, seed: int,
 ) -> list[tuple[str, ...]]:  # fmt: skip
     """Answers of each case under one side's system prompt, cases of rollouts."""
-    requests = [
-        DrawRequest(
-            f"case {number}", _prompt(target, system[side], question), Proposal.target(), rollout,
-            f"{seed}/system prompts/{side}/{number}/{rollout}",
-        )
-        for number, (system, question) in enumerate(cases)
-        for rollout in range(rollouts)
-    ]  # fmt: skip
-    block = _BLOCK * rollouts  # a stream keeps every prompt that it has opened
-    return [
-        batch.texts
-        for first in range(0, len(requests), block)
-        for batch in draw(target, requests[first : first + block], settings, slots=_SLOTS)
-    ]
+    for first in range(0, len(cases), _BLOCK):  # a stream keeps every prompt that it has opened
+        block = range(first, min(first + _BLOCK, len(cases)))
+        if all(f"{side}/{number}" in kept for number in block):
+            continue
+        requests = [
+            DrawRequest(
+                f"case {number}", _prompt(target, cases[number][0][side], cases[number][1]),
+                Proposal.target(), rollout,
+                f"{seed}/system prompts/{side}/{number}/{rollout}",
+            )
+            for number in block
+            for rollout in range(rollouts)
+        ]  # fmt: skip
+        batches = draw(target, requests, settings, slots=_SLOTS)
+        for number, batch in zip(block, batches, strict=True):
+            kept[f"{side}/{number}"] = tuple(batch.texts)
+    return [kept[f"{side}/{number}"] for number in range(len(cases))]
 
 
 def _judged(
-    judge: Judge, cases: Sequence[tuple[tuple[str, str], str]], answers: Sequence[Sequence[str]]
-) -> NDArray[np.bool_]:
-    """Hits, [cases, rollouts]; no hit where the judge failed."""
-    rows = []
+    judge: Judge, cases: Sequence[Case], answers: Sequence[Sequence[str]],
+    asked: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Hits, [cases, rollouts]; no hit where the judge failed, or was not to be asked."""
+    rows = np.zeros((len(cases), len(answers[0])), dtype=bool)
     for number, ((_, question), texts) in enumerate(zip(cases, answers, strict=True)):
-        rows.append(judge_texts(judge, Query.user(f"case {number}", question), texts).hits)
-    return np.stack(rows)
+        ended = [False] * len(texts) if asked is None else (~asked[number]).tolist()
+        query = Query.user(f"case {number}", question)
+        rows[number] = judge_texts(judge, query, texts, ended=ended).hits
+    return rows
