@@ -3,15 +3,24 @@
 from tailcast.sampling.continuations import draw_with_engine
 from tailcast.sampling.draw import DrawRequest, draw
 from tailcast.sampling.laws import inverse_cdf, target_law
+from tailcast.sampling.prefix_scores import Openings, Projection, usual_tokens
 from tailcast.sampling.score import score
+from tailcast.sampling.splitting import PrefixScore, SplitRequest, Splits, split
 from tailcast.sampling.stops import Stops
 
 __all__ = [
     "DrawRequest",
+    "Openings",
+    "PrefixScore",
+    "Projection",
+    "SplitRequest",
+    "Splits",
     "Stops",
     "draw",
     "draw_with_engine",
     "inverse_cdf",
     "score",
+    "split",
     "target_law",
+    "usual_tokens",
 ]
