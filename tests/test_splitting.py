@@ -174,7 +174,7 @@ def until_a_hit(target):
 
 CONTROLS = {
     "ties live": ("few values", swarms.Swarm, "next_generation", without_ties),
-    "whole copies": ("tied", swarms.Particle, "crossing", whole_copy),
+    "whole copies": ("good", swarms.Particle, "crossing", whole_copy),
     "late copies": ("good", swarms.Particle, "crossing", late_copy),
     "early copies": ("tied", swarms.Particle, "crossing", early_copy),
 }

@@ -70,7 +70,7 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         50, ge=4, description="splitting: particles of a swarm; samples / particles swarms."
     )
     floor: float = Field(
-        1e-4, gt=0, lt=1, description="splitting: a swarm ends where so rare a share is left."
+        1e-3, gt=0, lt=1, description="splitting: a swarm ends where so rare a share is left."
     )
     score: Literal["steering", "openings"] | None = Field(
         None,

@@ -23,7 +23,8 @@ __all__ = ["Openings", "Projection", "usual_tokens"]
 
 _OPENING = 8  # tokens of a completion that count as its opening
 _DRAWS = 64
-_USUAL = 1 / 16  # of those draws have a usual token in their openings
+_USUAL = 1 / 4  # of those draws have a usual token in their openings
+_OFF = 4.0  # log-odds from which a prefix counts as off the track, and no more so than others
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Openings:
     """Log-odds that the next token is none of those with which the target usually opens.
 
     A model that refuses nearly always opens nearly always as a refusal. On that track its next
-    token is a usual one, off it seldom.
+    token is a usual one, off it seldom. From 4 on (98% for another token) all prefixes are equal:
+    how surely it stays off says no more of hits, and a swarm that is off whole has ended.
 
     Attributes:
         usual: Usual tokens by query id, from :func:`usual_tokens`.
@@ -86,7 +88,7 @@ class Openings:
         for (query_id, _), slot in zip(prefixes, slots, strict=True):
             law = (logits[slot].double() / self.temperature).log_softmax(-1)
             inside = law[list(self.usual[query_id])].logsumexp(-1).clamp(max=-1e-12)
-            values.append(float(torch.log(-torch.expm1(inside)) - inside))
+            values.append(min(_OFF, float(torch.log(-torch.expm1(inside)) - inside)))
         return values
 
 
@@ -105,7 +107,7 @@ def usual_tokens(
         stops: What ends completions before the model does.
 
     Returns:
-        Tokens that at least four of 64 draws have among their first eight, and the token
+        Tokens that at least 16 of 64 draws have among their first eight, and the token
         forwards that it took, both by query id.
     """
     short = settings.model_copy(update={"max_new_tokens": min(_OPENING, settings.max_new_tokens)})

@@ -96,9 +96,10 @@ def _interval(values: Floats, level: float) -> tuple[float, float]:
     from scipy.stats import t
 
     mean = float(values.mean())
-    reach = float(t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1))
-    reach /= np.sqrt(len(values)) * mean
-    return max(0.0, mean * min(1 - reach, np.exp(-reach))), min(1.0, mean * float(np.exp(reach)))
+    relative = float(values.std(ddof=1)) / (len(values) ** 0.5 * mean)
+    reach = float(t.ppf((1 + level) / 2, len(values) - 1)) * relative
+    low = mean * min(1 - reach, float(np.exp(-reach)))
+    return max(0.0, low), min(1.0, mean * float(np.exp(min(reach, 700.0))))
 
 
 def _effective(families: Floats) -> float:
@@ -125,7 +126,7 @@ def _verdict(values: Floats, families: Floats, plain: int) -> tuple[str, tuple[s
     )  # fmt: skip
     worst, reasons = 0, []
     for name, value, weak, unreliable, advice in measured:
-        broken = (value < weak) + (value < unreliable)
+        broken = int(value < weak) + int(value < unreliable)
         if broken:
             bound = unreliable if broken == 2 else weak
             reasons.append(f"{name} {value:.3g} is below {bound:.3g}: {advice}")
