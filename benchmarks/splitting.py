@@ -24,38 +24,49 @@ from tailcast.store import RunStore
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "benchmarks" / "reference" / "strongreject-40-T0.7.json"
 RESULT = ROOT / "benchmarks" / "results" / "splitting.md"
-QUERIES = ("q1", "q5", "q8", "q11", "q13", "q14")
-SCORES: dict[str, dict[str, Any]] = {
-    "openings": {"score": "openings"},
-    "steering": {"score": "steering", "floor": 0.01},
+QUERIES = {
+    "openings": ("q0", "q1", "q3", "q8", "q13", "q14"),
+    "steering": ("q1", "q5", "q8", "q11", "q13", "q14"),
 }
+SCORES: dict[str, dict[str, Any]] = {
+    "openings": {"score": "openings", "samples": 200, "particles": 25},
+    "steering": {"score": "steering", "samples": 400, "particles": 50, "floor": 0.01},
+}
+
+HEAD = """# Splitting on the embedded model
+
+Written by `python benchmarks/splitting.py`: the embedded model, bfloat16, temperature 0.7, 32 new
+tokens, judge refusal. Plain sampling is the count in
+`benchmarks/reference/strongreject-40-T0.7.json`. Variances are relative and are the runs' own, of
+eight swarms each, so that ratios are good to a factor of two or three at best. Above 1 in the last
+two columns: plain sampling is cheaper for the same error. Forwards count equal prefixes once;
+tokens are those that were drawn, shared or not."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--queries", default=str(ROOT.parent / "shared/data/strongreject.csv"))
     parser.add_argument("--out", default="/tmp/splitting")
-    parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--steering", help="A vector fitted before; else from the packaged pairs.")
     parser.add_argument("--scores", nargs="+", default=list(SCORES), choices=list(SCORES))
     options = parser.parse_args()
     known = json.loads(REFERENCE.read_text("utf-8"))["queries"]
     parts = [section(name, measure(name, options), known) for name in options.scores]
-    RESULT.write_text("\n\n".join([head(options), *parts]) + "\n", "utf-8")
+    RESULT.write_text("\n\n".join([HEAD, *parts]) + "\n", "utf-8")
     print(RESULT.read_text("utf-8"))
 
 
 def measure(name: str, options: argparse.Namespace) -> Path:
     """One run, unless it is there."""
-    place = Path(options.out) / f"{name}-{options.samples}"
+    place = Path(options.out) / name
     if not (place / "estimates.jsonl").exists():
         vector = {"pairs": str(asset("demo_pairs.jsonl"))}
         if options.steering:
             vector = {"steering": options.steering}
-        chosen = [one for one in load_queries(options.queries) if one.id in QUERIES]
+        chosen = [one for one in load_queries(options.queries) if one.id in QUERIES[name]]
         tailcast.estimate(
-            "embedded", chosen, "refusal", method="splitting", samples=options.samples,
-            temperature=0.7, max_new_tokens=32, dtype="bfloat16", seed=1, out=place,
+            "embedded", chosen, "refusal", method="splitting", temperature=0.7, max_new_tokens=32,
+            dtype="bfloat16", seed=1, out=place,
             **(vector if name == "steering" else {}), **SCORES[name],
         )  # fmt: skip
     return place
@@ -79,6 +90,8 @@ def section(name: str, place: Path, known: dict[str, Any]) -> str:
     found = crosscheck(risks, plain, ("splitting", "plain"))
     lines = [
         f"## Score {name}",
+        "",
+        ", ".join(f"{key} {value}" for key, value in SCORES[name].items()) + ".",
         "",
         "| query | plain 10,000 | splitting | interval | decades apart | first hits | particles | "
         "families | verdict | forwards | variance x forwards, over plain's | variance x tokens, "
@@ -119,18 +132,6 @@ def line(place: Path, row: dict[str, Any], decades: float | None, known: dict[st
         row["verdict"], f"{forwards:,}", *gains,
     )  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
-
-
-def head(options: argparse.Namespace) -> str:
-    """What was done."""
-    return f"""# Splitting on the embedded model
-
-`python benchmarks/splitting.py` with {options.samples} first particles a query, swarms of 50:
-the embedded model, bfloat16, temperature 0.7, 32 new tokens, judge refusal. Plain sampling is the
-count in `benchmarks/reference/strongreject-40-T0.7.json`. Variances are relative and are the
-runs' own, of eight swarms each, so that ratios are good to a factor of two or three at best.
-Above 1 in the last columns: plain sampling is cheaper for the same error. Forwards count equal
-prefixes once; tokens are those that were drawn, shared or not."""
 
 
 if __name__ == "__main__":

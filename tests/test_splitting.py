@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from tailcast.sampling import Openings
 from tailcast.sampling import swarm as swarms
 from tailcast.sampling.splitting import SplitRequest, split
 from tailcast.sampling.stops import Stops
@@ -24,8 +25,13 @@ def hits(text):
 class Scored:
     """A score that is a plain function of the response's tokens."""
 
+    cap = math.inf
+
     def __init__(self, function):
         self.function = function
+
+    def usual(self, query_id):
+        return ()
 
     def stream(self, target, *, slots, max_new_tokens):
         return target.stream(None, slots=slots, max_new_tokens=max_new_tokens)
@@ -69,7 +75,8 @@ def run(target, query, score, *, runs=RUNS, size=SIZE, floor=0.05, stops=None, s
     requests = [
         SplitRequest("q", target.encode(query), number, size, floor, seed) for number in range(runs)
     ]
-    return split(target, requests, SETTINGS, Scored(score), slots=4096, stops=stops)
+    score = score if isinstance(score, Openings) else Scored(score)
+    return split(target, requests, SETTINGS, score, slots=4096, stops=stops)
 
 
 def estimate(target, one, *, of=None):
@@ -89,6 +96,11 @@ def z_of(values, truth):
 NAMES = ["constant", "useless", "tied", "few values", "misled", "good"]
 
 
+def unusual(tokens=(0, 1, 2, 3), cap=math.inf):
+    """Log-odds that the next token is 4, within tokens too."""
+    return Openings({"q": list(tokens)}, SETTINGS, cap)
+
+
 @pytest.fixture(scope="module")
 def truth(tabular, query):
     return tabular.exact_risk(query, hits, STEPS)
@@ -104,6 +116,28 @@ def test_the_mean_over_many_runs_is_the_enumerated_risk(tabular, query, truth, n
     for one in found[:50]:
         masses = [math.exp(particle.log_mass) for particle in one.particles]
         assert sum(masses) / SIZE == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("cap", [4.0, math.inf])
+@pytest.mark.parametrize("usual", [(0, 1, 2, 3), (0, 1, 3, 4)])
+def test_swarms_that_are_split_within_tokens_are_unbiased(tabular, query, truth, usual, cap):
+    found = run(tabular, query, unusual(usual, cap)).swarms
+    assert abs(z_of([estimate(tabular, one) for one in found], truth)) < 3.5
+    assert max(len(one.levels) for one in found) > 2
+
+
+def whole_tokens(self, level):
+    """A copy forgets what was known of the token's random number."""
+    return swarms_crossing(self, level)[0], 1.0
+
+
+swarms_crossing = swarms.Particle.crossing
+
+
+def test_to_forget_what_is_known_of_a_token_is_biased(monkeypatch, tabular, query, truth):
+    monkeypatch.setattr(swarms.Particle, "crossing", whole_tokens)
+    found = run(tabular, query, unusual()).swarms
+    assert abs(z_of([estimate(tabular, one) for one in found], truth)) > 5
 
 
 def test_a_good_score_has_less_variance_than_as_many_plain_draws(tabular, query, truth):
@@ -147,17 +181,17 @@ def without_ties(self):
 
 def whole_copy(self, level):
     """A survivor is copied up to its end but for one token."""
-    return len(self.scores) - 1
+    return len(self.scores) - 1, 1.0
 
 
 def late_copy(self, level):
     """A survivor is copied up to its best prefix, not to its first above the level."""
-    return int(np.argmax(self.scores))
+    return int(np.argmax(self.scores)), 1.0
 
 
 def early_copy(self, level):
     """A survivor is copied up to the prefix before the level."""
-    return max(0, next(k for k, score in enumerate(self.scores) if score > level) - 1)
+    return max(0, next(k for k, score in enumerate(self.scores) if score > level) - 1), 1.0
 
 
 def until_a_hit(target):

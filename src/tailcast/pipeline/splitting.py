@@ -100,7 +100,7 @@ def _score(bench: Bench, queries: Sequence[Query]) -> tuple[PrefixScore, dict[st
         kept = {id: [tokens[id], forwards[id]] for id in tokens}
         bench.store.write_json("openings.json", kept)
     usual = {id: one[0] for id, one in kept.items()}
-    return Openings(usual, config.temperature), {id: one[1] for id, one in kept.items()}
+    return Openings(usual, config.sampling_settings), {id: one[1] for id, one in kept.items()}
 
 
 def _draw(bench: Bench, todo: Todo, score: PrefixScore) -> None:

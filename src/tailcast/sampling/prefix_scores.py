@@ -3,12 +3,12 @@
 A score decides how much noise an estimate has, never what it means.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tailcast.errors import ConfigError
@@ -16,6 +16,7 @@ from tailcast.models import HuggingFaceTarget
 from tailcast.models.projection import ProjectedStream
 from tailcast.proposals import Proposal
 from tailcast.sampling.draw import DrawRequest, draw
+from tailcast.sampling.laws import batched, target_law
 from tailcast.sampling.stops import Stops
 from tailcast.types import SamplingSettings, SteeringVector, Stream, Target
 
@@ -23,7 +24,7 @@ __all__ = ["Openings", "Projection", "usual_tokens"]
 
 _OPENING = 8  # tokens of a completion that count as its opening
 _DRAWS = 64
-_USUAL = 1 / 4  # of those draws have a usual token in their openings
+_USUAL = 1 / 16  # of those draws have a usual token in their openings
 _OFF = 4.0  # log-odds from which a prefix counts as off the track, and no more so than others
 
 
@@ -36,6 +37,11 @@ class Projection:
     """
 
     vector: SteeringVector
+    cap: float = math.inf
+
+    def usual(self, query_id: str) -> Sequence[int]:
+        """None: a projection says nothing of the next token's random number."""
+        return ()
 
     def stream(self, target: Target, *, slots: int, max_new_tokens: int) -> ProjectedStream:
         """A stream that keeps the projections of its last step.
@@ -65,15 +71,22 @@ class Openings:
 
     A model that refuses nearly always opens nearly always as a refusal. On that track its next
     token is a usual one, off it seldom. From 4 on (98% for another token) all prefixes are equal:
-    how surely it stays off says no more of hits, and a swarm that is off whole has ended.
+    how surely it stays off says no more of hits, and a swarm that is off whole has ended. The
+    score rises within tokens, because a single one often decides.
 
     Attributes:
-        usual: Usual tokens by query id, from :func:`usual_tokens`.
-        temperature: Divides the logits.
+        tokens: Usual tokens by query id, from :func:`usual_tokens`.
+        settings: Temperature and truncation.
+        cap: Where all scores are equal.
     """
 
-    usual: Mapping[str, Sequence[int]]
-    temperature: float = 1.0
+    tokens: Mapping[str, Sequence[int]]
+    settings: SamplingSettings
+    cap: float = _OFF
+
+    def usual(self, query_id: str) -> Sequence[int]:
+        """The usual tokens."""
+        return self.tokens[query_id]
 
     def stream(self, target: Target, *, slots: int, max_new_tokens: int) -> Stream:
         """The target's own."""
@@ -85,10 +98,15 @@ class Openings:
     ) -> list[float]:  # fmt: skip
         """See :class:`tailcast.sampling.splitting.PrefixScore`."""
         values = []
-        for (query_id, _), slot in zip(prefixes, slots, strict=True):
-            law = (logits[slot].double() / self.temperature).log_softmax(-1)
-            inside = law[list(self.usual[query_id])].logsumexp(-1).clamp(max=-1e-12)
-            values.append(min(_OFF, float(torch.log(-torch.expm1(inside)) - inside)))
+        places = list(zip(prefixes, slots, strict=True))
+        for some in batched(places, logits):
+            laws = target_law(logits[[slot for _, slot in some]], self.settings).double()
+            for ((query_id, _), _), law in zip(some, laws, strict=True):
+                usual = list(self.tokens[query_id])
+                inside = float(law[usual].logsumexp(-1))
+                law[usual] = -math.inf
+                outside = float(law.logsumexp(-1))
+                values.append(outside - inside if outside > -math.inf else -math.inf)
         return values
 
 
@@ -107,7 +125,7 @@ def usual_tokens(
         stops: What ends completions before the model does.
 
     Returns:
-        Tokens that at least 16 of 64 draws have among their first eight, and the token
+        Tokens that at least four of 64 draws have among their first eight, and the token
         forwards that it took, both by query id.
     """
     short = settings.model_copy(update={"max_new_tokens": min(_OPENING, settings.max_new_tokens)})

@@ -20,7 +20,7 @@ from tailcast.sampling.draw import draw_generator
 from tailcast.sampling.laws import batched, inverse_cdf, target_law
 from tailcast.sampling.prefixes import Prefix, PrefixTree, check_laws
 from tailcast.sampling.stops import Stops
-from tailcast.sampling.swarm import Particle, Swarm
+from tailcast.sampling.swarm import Particle, Swarm, log_odds, sigmoid
 from tailcast.types import SamplingSettings, Stream, Target
 
 __all__ = ["PrefixScore", "SplitRequest", "Splits", "split"]
@@ -28,6 +28,17 @@ __all__ = ["PrefixScore", "SplitRequest", "Splits", "split"]
 
 class PrefixScore(Protocol):
     """How far a prefix has come towards a hit; any function of the prefix gives no bias."""
+
+    @property
+    def cap(self) -> float:
+        """All scores from here on are equal."""
+
+    def usual(self, query_id: str) -> Sequence[int]:
+        """Tokens whose opposite the score is the log-odds of; none if it is something else.
+
+        With such a score swarms are split within tokens too, which matters where a single
+        token decides: a prefix that lies one rare token off has nothing in between.
+        """
 
     def stream(self, target: Target, *, slots: int, max_new_tokens: int) -> Stream:
         """The stream of the target that swarms are drawn with."""
@@ -198,7 +209,7 @@ class _Loop:
             self.known[query_id, tokens] = value
         for row in rows:
             if len(row.particle.scores) == row.walked:
-                row.particle.scores.append(self.known[row.key])
+                row.particle.scores.append(min(self.score.cap, self.known[row.key]))
 
     def _draw_tokens(self, rows: Sequence[_Row], logits: Tensor) -> None:
         """One token for every row; a law that rows share is computed once."""
@@ -211,11 +222,42 @@ class _Loop:
             drawn = [row for place in places for row in shared[place]]
             at = [number for number, place in enumerate(places) for _ in shared[place]]
             uniforms = [row.particle.rng.random() for row in drawn]
+            laws, rows_of = law, torch.tensor(at)
+            if self.score.usual(places[0].query_id):
+                laws = self._parted(law, places)
+                part = [self._decide(row, uniform) for row, uniform in zip(drawn, uniforms)]
+                rows_of = rows_of + len(places) * torch.tensor([int(off) for off, _ in part])
+                uniforms = [rest for _, rest in part]
             uniform = torch.tensor(uniforms, dtype=torch.float64)
-            tokens = inverse_cdf(law, torch.tensor(at), uniform).tolist()
+            tokens = inverse_cdf(laws, rows_of, uniform).tolist()
             for row, token, logp in zip(drawn, tokens, law[at, tokens].tolist(), strict=True):
                 row.particle.tokens.append(token)
                 row.particle.logp.append(logp)
+
+    def _parted(self, law: Tensor, places: Sequence[Prefix]) -> Tensor:
+        """The laws of usual tokens alone, then those of all others, [2n, V]."""
+        inside, outside = torch.full_like(law, -math.inf), law.clone()
+        for number, place in enumerate(places):
+            usual = list(self.score.usual(place.query_id))
+            inside[number, usual] = law[number, usual]
+            outside[number, usual] = -math.inf
+            for part in (inside, outside):  # a part that truncation cut whole is never wanted
+                if part[number].max() == -math.inf:
+                    part[number] = law[number]
+        return torch.cat([inside, outside])
+
+    def _decide(self, row: _Row, uniform: float) -> tuple[bool, float]:
+        """Whether a row's token is an unusual one, and what is left of its random number.
+
+        The chance is that of the prefix when it was first seen, whatever this step's rounding.
+        """
+        one = row.particle
+        chance = sigmoid(self.known[row.key])
+        below = uniform * (one.bound if len(one.tokens) == one.copied else 1.0)
+        off = below < chance
+        step = math.inf if off or not below else log_odds(chance / below)
+        one.steps.append(min(self.score.cap, step))
+        return off, below / chance if off else (below - chance) / (1 - chance)
 
     def _end(self, rows: Sequence[_Row]) -> None:
         """End the rows that are over; a text that rows share is read once."""

@@ -3,11 +3,15 @@
 A swarm is N completions of one query. The score of a completion is the largest score that any
 of its prefixes has. In every generation the K lowest die, ties with the K-th included, at the
 level L of the best of them; each is replaced by a copy of a random survivor up to the first
-prefix above L, from where it is drawn anew from the target. Whoever dies keeps the share of
-the target that it stood for, 1/N of prod (1 - K_i/N) over the generations before; the survivors
-and their copies share out the rest. The masses of all particles, dead and alive, add up to 1,
-and the sum of mass times h has mean QRISK, whatever the score (Brehier, Gazeau, Goudenege,
-Lelievre and Rousset 2016, who call the dead "retired replicas").
+prefix above L, from where it is drawn anew from the target. A score may also rise within a
+token, the smaller the random number that decides it is found to be; then the copy is cut there,
+and what is left of that number is drawn anew.
+
+Whoever dies keeps the share of the target that it stood for, 1/N of prod (1 - K_i/N) over the
+generations before; the survivors and their copies share out the rest. The masses of all
+particles, dead and alive, add up to 1, and the sum of mass times h has mean QRISK, whatever the
+score (Brehier, Gazeau, Goudenege, Lelievre and Rousset 2016, who call the dead "retired
+replicas").
 
 Three things are easily got wrong. Equals of the K-th die too, or the level is no level. A hit
 that dies counts: a score need not know where the hits are. And a swarm in which all would die
@@ -24,7 +28,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["KILLED", "Particle", "Swarm"]
+__all__ = ["KILLED", "Particle", "Swarm", "log_odds", "sigmoid"]
 
 KILLED = 0.25
 """Share of the particles that dies in a generation, ties apart."""
@@ -45,6 +49,11 @@ class Particle:
         tokens: Tokens so far, end token included.
         logp: Target log-probability of each.
         scores: Of its prefixes of length 0, 1, ...; of every one that a token was drawn after.
+        steps: Where the score rises within tokens: how far it rose on the way to each. A prefix
+            score s is then the log-odds of an event of the next token, which happens if the
+            token's random number is below sigmoid(s), and is known to be less rare by half once
+            that number is known to be below one half.
+        bound: What the random number of the first token to be drawn is known to be below.
         finish: Why it ended, as in :class:`tailcast.types.SampleBatch`; "" while it is drawn.
         log_mass: Log of N times the share of the target that it stands for.
     """
@@ -56,17 +65,29 @@ class Particle:
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    steps: list[float] = field(default_factory=list)
+    bound: float = 1.0
     finish: str = ""
     log_mass: float = 0.0
 
     @property
     def top(self) -> float:
-        """Its score: the largest of its prefixes'."""
-        return max(self.scores)
+        """Its score: the largest of its prefixes', and on the way to its tokens."""
+        return max(*self.scores, *self.steps, -math.inf)
 
-    def crossing(self, level: float) -> int:
-        """Length of its first prefix above a level that its score is above."""
-        return next(length for length, score in enumerate(self.scores) if score > level)
+    def crossing(self, level: float) -> tuple[int, float]:
+        """Where it first passes a level that its score is above.
+
+        Returns:
+            Length of the prefix, and what is known there of the next token's random number: a
+            bound from above, 1 for nothing.
+        """
+        for length, score in enumerate(self.scores):
+            if score > level:
+                return length, 1.0
+            if length < len(self.steps) and self.steps[length] > level:
+                return length, sigmoid(score) / sigmoid(level)
+        raise AssertionError("its score is not above the level")
 
 
 class Swarm:
@@ -133,8 +154,22 @@ class Swarm:
         generation = len(self.levels)
         rng = self.numbers(generation, place)
         parent = survivors[int(rng.integers(len(survivors)))]
-        length = parent.crossing(level)
+        length, bound = parent.crossing(level)
         return Particle(
             generation, parent.ancestor, length, rng, parent.tokens[:length],
-            parent.logp[:length], parent.scores[: length + 1],
+            parent.logp[:length], parent.scores[: length + 1], parent.steps[:length], bound,
         )  # fmt: skip
+
+
+def sigmoid(log_odds: float) -> float:
+    """The probability of which these are the log-odds."""
+    if log_odds >= 0:
+        return 1 / (1 + math.exp(-log_odds))
+    return math.exp(log_odds) / (1 + math.exp(log_odds))
+
+
+def log_odds(chance: float) -> float:
+    """log(p / (1 - p)); infinite at 0 and from 1 on."""
+    if not 0 < chance < 1:
+        return -math.inf if chance <= 0 else math.inf
+    return math.log(chance) - math.log1p(-chance)
