@@ -29,7 +29,7 @@ QUERIES = {
     "steering": ("q1", "q5", "q8", "q11", "q13", "q14"),
 }
 SCORES: dict[str, dict[str, Any]] = {
-    "openings": {"score": "openings", "samples": 200, "particles": 25},
+    "openings": {"score": "openings", "samples": 1000, "particles": 20},
     "steering": {"score": "steering", "samples": 400, "particles": 50, "floor": 0.01},
 }
 
@@ -37,10 +37,10 @@ HEAD = """# Splitting on the embedded model
 
 Written by `python benchmarks/splitting.py`: the embedded model, bfloat16, temperature 0.7, 32 new
 tokens, judge refusal. Plain sampling is the count in
-`benchmarks/reference/strongreject-40-T0.7.json`. Variances are relative and are the runs' own, of
-eight swarms each, so that ratios are good to a factor of two or three at best. Above 1 in the last
-two columns: plain sampling is cheaper for the same error. Forwards count equal prefixes once;
-tokens are those that were drawn, shared or not."""
+`benchmarks/reference/strongreject-40-T0.7.json`. Variances are relative and are the runs' own, by
+few swarms with hits, so that the ratios are rough. Above 1 in the last two columns: plain sampling
+is cheaper for the same error. Forwards count equal prefixes once; tokens are those that were drawn,
+shared or not."""
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         description="Draws of each query by the main method; of splitting, those it begins with.",
     )
     particles: int = Field(
-        50, ge=4, description="splitting: particles of a swarm; samples / particles swarms."
+        20, ge=4, description="splitting: particles of a swarm; samples / particles swarms."
     )
     floor: float = Field(
         1e-3, gt=0, lt=1, description="splitting: a swarm ends where so rare a share is left."
