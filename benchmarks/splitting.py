@@ -29,7 +29,7 @@ QUERIES = {
     "steering": ("q1", "q5", "q8", "q11", "q13", "q14"),
 }
 SCORES: dict[str, dict[str, Any]] = {
-    "openings": {"score": "openings", "samples": 1000, "particles": 20},
+    "openings": {"score": "openings", "samples": 200, "particles": 25},
     "steering": {"score": "steering", "samples": 400, "particles": 50, "floor": 0.01},
 }
 
