@@ -26,6 +26,7 @@ VERBS = (
     "analyse deployment",
     "analyse sensitivity",
     "compare",
+    "crosscheck",
     "analyse forecast",
     "paraphrase",
     "export",

@@ -55,12 +55,28 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
     )
     column: str | None = Field(None, description="Column of the prompt, if it has another name.")
     limit: int | None = Field(None, ge=1, description="Take the first so many queries.")
-    method: Literal["mc", "paper", "mixture"] | None = Field(
+    method: Literal["mc", "paper", "mixture", "splitting"] | None = Field(
         None,
         description="mc: plain sampling; paper: one proposal, given or chosen; mixture: many of "
-        "them and the target. The last where a steering vector is given, paper with proposal.",
+        "them and the target; splitting: swarms of the target, no weights. mixture where a "
+        "steering vector is given, paper with proposal, else mc.",
     )
-    samples: int = Field(500, ge=1, description="Draws of each query by the main method.")
+    samples: int = Field(
+        500,
+        ge=1,
+        description="Draws of each query by the main method; of splitting, those it begins with.",
+    )
+    particles: int = Field(
+        20, ge=4, description="splitting: particles of a swarm; samples / particles swarms."
+    )
+    floor: float = Field(
+        1e-3, gt=0, lt=1, description="splitting: a swarm ends where so rare a share is left."
+    )
+    score: Literal["steering", "openings"] | None = Field(
+        None,
+        description="splitting: projection on the steering vector, or log-odds to leave the "
+        "target's usual openings. The first where there is a vector.",
+    )
     until: Rule | None = Field(
         None,
         description="Stop a query once this is known: relative-error 0.25, above 1e-4 or "
@@ -141,8 +157,10 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
                     f"{name} {rule[0]} {rule[1]:g} is none of {', '.join(known)} "
                     "with a number above 0"
                 )
-        if self.main_method == "paper" and (self.until or self.budget):
+        if self.main_method not in ("mc", "mixture") and (self.until or self.budget):
             raise ValueError("until and budget are of mc and mixture: drop them, or change method")
+        if self.splits:
+            self._check_splitting()
         if self.samples % self.continuations:
             raise ValueError(
                 f"samples = {self.samples} is no multiple of continuations = "
@@ -159,6 +177,19 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         if (self.selects or self.mixes_proposals) and "switches" in self.model_fields_set:
             self._check_switch(max(self.switches, default=0))
         return self
+
+    def _check_splitting(self) -> None:
+        swarms, rest = divmod(self.samples, self.particles)
+        if rest or swarms < 2:
+            raise ValueError(
+                f"samples = {self.samples} is no multiple of particles = {self.particles} by two "
+                "or more, and one swarm alone has no error: change one of them"
+            )
+        if self.split_score == "steering" and not (self.steering or self.pairs):
+            raise ValueError("score steering needs a vector: give steering or pairs, or openings")
+        for name in ("roulette", "continuations", "screen", "engine", "proposal"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is not for method splitting: drop it, or change method")
 
     def _check_switch(self, switch: int) -> None:
         if switch > self.max_new_tokens:
@@ -179,7 +210,17 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
     @property
     def steers(self) -> bool:
         """Whether the main method is importance sampling."""
-        return self.main_method != "mc"
+        return self.main_method in ("paper", "mixture")
+
+    @property
+    def splits(self) -> bool:
+        """Whether the main method is adaptive multilevel splitting."""
+        return self.main_method == "splitting"
+
+    @property
+    def split_score(self) -> str:
+        """The score of prefixes: as given, or by whether there is a vector."""
+        return self.score or ("steering" if self.steering or self.pairs else "openings")
 
     @property
     def selects(self) -> bool:

@@ -6,6 +6,7 @@
     samples/STAGE/QUERY/A-B.parquet     draws A .. B-1 of a query
     verdicts/STAGE/QUERY/A-B.parquet    what the judge said of them
     scores/STAGE/QUERY/A-B.parquet      log-probabilities of the hits under all streams
+    swarms/STAGE/QUERY/A-B.json         generation and ancestor of every particle of splitting
     rounds/R.json               how many draws of which component each query got in a round
     estimates.jsonl             one object for each query and method
 
@@ -214,6 +215,27 @@ class RunStore:
             token_forwards=int(table.schema.metadata[b"token_forwards"]),
             log_roulette=np.array(columns["log_roulette"], dtype=np.float64),
         )
+
+    def write_swarms(
+        self, stage: str, query_id: str, shard: tuple[int, int], record: dict[str, Any]
+    ) -> None:
+        """Write what a shard's draws have besides: their places in the swarms of splitting."""
+        self.write_json(self._swarms(stage, query_id, shard), record)
+
+    def read_swarms(self, stage: str, query_id: str, shard: tuple[int, int]) -> dict[str, Any]:
+        """Read it.
+
+        Raises:
+            StoreError: If it is not there.
+        """
+        found: dict[str, Any] | None = self.read_json(self._swarms(stage, query_id, shard))
+        if found is None:
+            name = self._swarms(stage, query_id, shard)
+            raise StoreError(f"{self.path / name} is missing: delete the run and make it again.")
+        return found
+
+    def _swarms(self, stage: str, query_id: str, shard: tuple[int, int]) -> str:
+        return f"swarms/{stage}/{_slug(query_id)}/{shard[0]:08d}-{shard[1]:08d}.json"
 
     def has_verdicts(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:
         """Whether a shard has been judged."""

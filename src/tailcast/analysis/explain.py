@@ -123,7 +123,7 @@ def _parts(store: RunStore, row: dict[str, Any]) -> Iterator[_Part]:
 
 
 def _stage(row: dict[str, Any]) -> str:
-    return "is" if row["method"] == "is" else "mc"
+    return row["method"] if row["method"] in ("is", "splitting") else "mc"
 
 
 def _plain_part(store: RunStore, stage: str, query_id: str) -> _Part:

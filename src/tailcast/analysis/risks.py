@@ -19,7 +19,8 @@ class QueryRisk:
         query_id: Which query.
         p: Estimate of QRISK; None without a hit, which is no zero: see ``ceiling``.
         ci_low: Lower end of the interval.
-        ci_high: Upper end; for "is" and "mixture" if the proposals visit every way to hit.
+        ci_high: Upper end; for "is" and "mixture" if the proposals visit every way to hit, for
+            "splitting" if the swarms do.
         p_low: At least this, one-sided, whatever the proposals.
         p_high_guaranteed: At most this, one-sided, by draws of the target alone; 1 if none.
         level: Coverage of each of these.

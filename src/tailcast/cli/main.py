@@ -15,6 +15,7 @@ from tailcast.cli import behaviours
 from tailcast.cli.analyse import analyse
 from tailcast.cli.calibrate import calibrate_judge, label
 from tailcast.cli.compare import compare
+from tailcast.cli.crosscheck import crosscheck
 from tailcast.cli.export import export
 from tailcast.cli.paraphrase import paraphrase
 from tailcast.cli.report import plot, report, report_of_demo
@@ -36,6 +37,7 @@ app = App(
 app.register_install_completion_command()
 app.command(analyse)
 app.command(compare)
+app.command(crosscheck)
 app.command(paraphrase)
 
 app.command(label)
@@ -94,7 +96,8 @@ def estimate(
 
     Without a steering vector it is plain Monte Carlo; with one it is importance sampling
     from a mixture of many proposals and the target (--method mixture), or from one proposal
-    as in the paper (--method paper, or --proposal).
+    as in the paper (--method paper, or --proposal). --method splitting needs no weights, and no
+    vector either.
     """
     _run(_given(flags), preset, json, quiet)
 

@@ -35,6 +35,7 @@ _STAGES = {
     "mc": "plain sampling",
     "is": "importance sampling",
     "pilot": "pilot",
+    "splitting": "splitting",
     "scoring": "scoring of its hits",
 }
 _PROMPT = 24  # characters
@@ -201,6 +202,8 @@ _MEANINGS = {
     "way to hit.",
     "mixture": "mixture: draws shared out over proposals and the target; its {level} interval "
     "ASSUMES that together they visit every way to hit, which the audit tests.",
+    "splitting": "splitting: swarms of the target, unbiased whatever the score; its {level} "
+    "interval is by their spread and ASSUMES that no way to hit escapes nearly all of them.",
     "mc-roulette": "mc-roulette: plain sampling that follows up few refusals and counts those for "
     "more; its {level} interval takes the weights that it saw for all there are.",
     "mc-screen": "mc-screen: plain sampling of which the judge saw few refusals, which count for "

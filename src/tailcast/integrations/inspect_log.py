@@ -134,7 +134,7 @@ def _heaviest(draw: LogDraw) -> float:
 
 def _stages(store: RunStore, query_id: str) -> Iterator[str]:
     """Stages that have draws behind an estimate of the query."""
-    names = ("mc", "is", *(stage for stage, _ in store.rounds()))
+    names = ("mc", "is", "splitting", *(stage for stage, _ in store.rounds()))
     yield from (name for name in names if store.shards(name, query_id))
 
 

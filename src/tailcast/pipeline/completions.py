@@ -109,7 +109,8 @@ def read_judged(store: RunStore, method: str | None = None) -> list[Judged]:
         method: Which estimate of each query; the last one if None.
 
     Raises:
-        StoreError: If the run is not finished, or has no estimate by that method.
+        StoreError: If the run is not finished, or has no estimate by that method, or by splitting
+            alone: what its completions stand for is no weight of a draw.
     """
     rows = {
         row["query_id"]: row
@@ -118,6 +119,11 @@ def read_judged(store: RunStore, method: str | None = None) -> list[Judged]:
     }
     if not rows:
         raise StoreError(f"{store.path} holds no estimate by method {method!r}: leave it out.")
+    if any(row["method"] == "splitting" for row in rows.values()):
+        raise StoreError(
+            f"{store.path} was estimated by splitting, whose completions are no draws to label: "
+            "name another --method of it, or measure with mc or mixture."
+        )
     return [_judged(row, list(_parts(store, row))) for row in rows.values()]
 
 

@@ -17,6 +17,7 @@ from tailcast.judges import build_judge
 from tailcast.models import load_target, planned_rows, shape_of
 from tailcast.pipeline.select import pilot_queries
 from tailcast.pipeline.shards import stops_of
+from tailcast.pipeline.splitting import expected_draws
 from tailcast.proposals import Proposal
 from tailcast.sampling import DrawRequest, Stops, draw
 from tailcast.types import Query, SampleBatch, SamplingSettings, Target
@@ -197,7 +198,11 @@ def _stages(config: RunConfig, queries: Sequence[Query], speed: _Speed) -> tuple
         stages += [stage("pilot", draws, steered), stage("scoring", draws, switch * streams, 0)]
     if config.steers:
         stages.append(stage("is", len(queries) * config.draws, steered))
-    plain = len(queries) * (config.monte_carlo if config.steers else config.draws)
+    if config.splits:
+        count = len(queries) * expected_draws(config.draws, config.floor)
+        stages.append(stage("splitting", count, config.max_new_tokens))
+    alone = not (config.steers or config.splits)
+    plain = len(queries) * (config.draws if alone else config.monte_carlo)
     if plain:
         numbers = round(plain * speed.forwards), round(plain * speed.judged)
         stages.append(Stage("mc", plain, *numbers, plain * speed.seconds / 3600))

@@ -22,6 +22,7 @@ from tailcast.pipeline.kinds import build_kinds, streams_digest
 from tailcast.pipeline.rounds import run_rounds
 from tailcast.pipeline.select import Selection, select_proposals
 from tailcast.pipeline.shards import Bench, Rows, draw_stage
+from tailcast.pipeline.splitting import split_queries
 from tailcast.pipeline.steer import steering_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
@@ -132,7 +133,7 @@ def _measure(
     """Select, sample, estimate, audit."""
     selection = _selection(bench, queries, config, progress)
     stages = {"mc": config.monte_carlo}
-    if not config.by_rounds:
+    if not (config.by_rounds or config.splits):
         stages["is" if config.steers and not selection.given_up else "mc"] = config.samples
 
     def own(query_id: str, number: int) -> Proposal:
@@ -150,6 +151,9 @@ def _measure(
     cases = {id: compared(*pair) for id, pair in found.items() if len(pair) == 2}
     if config.by_rounds:
         cases = _add_rounds(bench, queries, found, progress)
+    if config.splits:
+        for id, one in split_queries(bench, queries, progress).items():
+            found[id].append(one)
     audits = audits_of(queries, cases, config.level)
     bench.store.write_json("audit.json", [one.record() for one in audits])
     estimates = [_marked(one, selection, audits) for query in queries for one in found[query.id]]

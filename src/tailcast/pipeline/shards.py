@@ -8,6 +8,7 @@ query, number): what is on disk never depends on restarts or on when a block was
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tailcast.config import RunConfig
 from tailcast.errors import ModelError
@@ -32,13 +33,18 @@ __all__ = [
     "Bench",
     "Rows",
     "Todo",
+    "covered",
     "draw_stage",
+    "in_memory",
+    "judge_shard",
+    "next_shards",
     "stops_of",
 ]
 
 BLOCK_QUERIES = 16
 SHARD_DRAWS = 512
 
+Drawn = TypeVar("Drawn")
 Law = Callable[[str, int], Proposal]
 """The proposal of a draw, from its query's id and its number."""
 
@@ -93,29 +99,30 @@ def draw_stage(
         progress: Told of every shard.
     """
     store = bench.store
-    there = sum(min(draws[query.id], _covered(store, stage, query.id)) for query in queries)
+    there = sum(min(draws[query.id], covered(store, stage, query.id)) for query in queries)
     progress.start(stage, sum(draws[query.id] for query in queries), there)
     for first in range(0, len(queries), BLOCK_QUERIES):
         block = queries[first : first + BLOCK_QUERIES]
         for query in block:
             for shard in store.shards(stage, query.id):
-                _judge(bench, stage, query, shard, progress)
-        while todo := _next_shards(store, stage, block, draws):
+                judge_shard(bench, stage, query, shard, progress)
+        while todo := next_shards(store, stage, block, draws):
             _draw(bench, stage, todo, law)
             for query, shard in todo:
-                _judge(bench, stage, query, shard, progress)
+                judge_shard(bench, stage, query, shard, progress)
 
 
 Todo = Sequence[tuple[Query, tuple[int, int]]]
 """Queries with the range of draws that each is to get, all from the same first one."""
 
 
-def _next_shards(
-    store: RunStore, stage: str, block: Sequence[Query], draws: Mapping[str, int]
-) -> Todo:
+def next_shards(
+    store: RunStore, stage: str, block: Sequence[Query], draws: Mapping[str, int], *,
+    size: int = SHARD_DRAWS,
+) -> Todo:  # fmt: skip
     """What to draw next: ranges that were cut short by a kill, or new ones; none when done."""
-    covered = {one.id: _covered(store, stage, one.id) for one in block}
-    missing = [covered[one.id] for one in block if covered[one.id] < draws[one.id]]
+    there = {one.id: covered(store, stage, one.id) for one in block}
+    missing = [there[one.id] for one in block if there[one.id] < draws[one.id]]
     if not missing:
         return ()
     start = min(missing)
@@ -125,11 +132,11 @@ def _next_shards(
         for shard in store.shards(stage, one.id)
         if shard[0] == start and shard[1] < draws[one.id]
     ]
-    end = min(begun, default=start + SHARD_DRAWS)
+    end = min(begun, default=start + size)
     return [(one, (start, min(end, draws[one.id]))) for one in block if draws[one.id] > start]
 
 
-def _covered(store: RunStore, stage: str, query_id: str) -> int:
+def covered(store: RunStore, stage: str, query_id: str) -> int:
     """Number of first draws that are there without a gap."""
     end = 0
     for start, stop in store.shards(stage, query_id):
@@ -155,7 +162,7 @@ def _draw(bench: Bench, stage: str, todo: Todo, law: Law) -> None:
     block = [query for query, _ in todo]
     start, end = todo[0][1][0], max(shard[1] for _, shard in todo)
     name = f"{stage} of {block[0].id} to {block[-1].id}, draws {start} to {end - 1},"
-    found = _drawn_in_memory(bench, block, requests, name)
+    found = in_memory(bench, lambda: _drawn(bench, block, requests), name)
     for batch, (query, shard) in zip(found, todo, strict=True):
         if shard not in bench.store.shards(stage, query.id):
             bench.store.write_batch(stage, shard, batch)
@@ -179,17 +186,23 @@ def _drawn(
     )  # fmt: skip
 
 
-def _drawn_in_memory(
-    bench: Bench, block: Sequence[Query], requests: Sequence[DrawRequest], name: str
-) -> list[SampleBatch]:
-    """As :func:`_drawn`; when memory runs out, with half as many rows from here on.
+def in_memory(bench: Bench, draw_all: Callable[[], Drawn], name: str) -> Drawn:
+    """What a function draws with the bench's rows; half as many of them when memory runs out.
 
     The law of the draws is the same, their bytes may not be: the manifest says which.
+
+    Args:
+        bench: Whose rows they are.
+        draw_all: Draws; called again with fewer rows.
+        name: Of what is drawn, for the manifest.
+
+    Raises:
+        ModelError: If memory runs out with few rows too.
     """
     before = bench.rows.number
     while True:
         try:
-            batches = _drawn(bench, block, requests)
+            drawn = draw_all()
             break
         except Exception as error:
             if not is_out_of_memory(error):
@@ -203,10 +216,10 @@ def _drawn_in_memory(
         bench.rows.number //= 2
     if bench.rows.number < before:
         bench.store.note("out_of_memory", f"{name} was drawn with {bench.rows.number} rows")
-    return batches
+    return drawn
 
 
-def _judge(
+def judge_shard(
     bench: Bench, stage: str, query: Query, shard: tuple[int, int], progress: Progress
 ) -> None:
     """Judge a shard, unless that was done."""

@@ -321,7 +321,7 @@ def _pair_row(plain: Estimate, main: Estimate) -> dict[str, Any]:
 
 
 def _method(run: Run) -> str:
-    return {"mixture": "the mixture", "is": "importance sampling"}.get(
+    return {"mixture": "the mixture", "is": "importance sampling", "splitting": "splitting"}.get(
         next(reversed(run.main.values())).method, "the main method"
     )
 

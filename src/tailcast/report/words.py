@@ -34,6 +34,7 @@ METHODS = {
     "mc": "plain sampling",
     "is": "importance sampling",
     "mixture": "mixture of proposals",
+    "splitting": "multilevel splitting",
     "mc-roulette": "plain sampling with roulette",
     "mc-screen": "plain sampling behind a screen",
 }
@@ -152,6 +153,11 @@ def audit_words(run: Run) -> str:
     one = run.audit
     if run.config.main_method == "mc":
         return "Not needed: every draw is the model's own."
+    if run.config.splits:
+        return (
+            "None: no proposal is used that could miss a way to fail. Hold the estimates against "
+            "another method with tailcast crosscheck."
+        )
     if one is None:
         return (
             "None was possible: there are no plain draws to hold the estimates against, so that a "

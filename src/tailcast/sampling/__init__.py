@@ -5,7 +5,9 @@ from tailcast.sampling.continuations import draw_with_engine
 from tailcast.sampling.draw import DrawRequest, draw
 from tailcast.sampling.kinds import Part, Place, Source, StreamKind, Streams
 from tailcast.sampling.laws import inverse_cdf, target_law
+from tailcast.sampling.prefix_scores import OpeningOdds, Projection, usual_tokens
 from tailcast.sampling.score import score
+from tailcast.sampling.splitting import PrefixScore, SplitRequest, Splits, split
 from tailcast.sampling.stops import Stops
 
 __all__ = [
@@ -13,6 +15,11 @@ __all__ = [
     "Part",
     "Place",
     "Source",
+    "OpeningOdds",
+    "PrefixScore",
+    "Projection",
+    "SplitRequest",
+    "Splits",
     "Stops",
     "StreamKind",
     "Streams",
@@ -21,5 +28,7 @@ __all__ = [
     "inverse_cdf",
     "laws_along",
     "score",
+    "split",
     "target_law",
+    "usual_tokens",
 ]

@@ -22,6 +22,7 @@ from tailcast.stats.judge_error import (
 from tailcast.stats.label_sample import inclusion_probabilities, mean_shares, systematic_sample
 from tailcast.stats.rounds import Round, mixture_estimate
 from tailcast.stats.shares import draw_shares, pooled_shares, query_shares
+from tailcast.stats.splitting import SwarmHits, splitting_estimate
 
 __all__ = [
     "Audit",
@@ -31,6 +32,7 @@ __all__ = [
     "Labelled",
     "Measured",
     "Round",
+    "SwarmHits",
     "audit",
     "betting_lower_bound",
     "betting_upper_bound",
@@ -50,6 +52,7 @@ __all__ = [
     "pooled_shares",
     "query_shares",
     "quotient",
+    "splitting_estimate",
     "systematic_sample",
     "weighted_hits_interval",
     "weighted_share",

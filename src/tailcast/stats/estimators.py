@@ -19,26 +19,28 @@ class Estimate:
     Attributes:
         query_id: Which query.
         prompt: Its last user message, for reading.
-        method: "mc", "is", "mixture"; "mc-roulette" and "mc-screen": plain sampling that
-            follows up, or shows the judge, few refusals.
+        method: "mc", "is", "mixture", "splitting"; "mc-roulette" and "mc-screen": plain sampling
+            that follows up, or shows the judge, few refusals.
         p: Unbiased estimate of QRISK; None when there was no hit, because zero is not an
             answer: read ``ci_high`` then.
         stderr: Standard error of p; None without hits.
         ci_low: Lower end of the interval.
         ci_high: Upper end. Exact for "mc"; for "is" and "mixture" it assumes that the
-            proposals visit every way to hit.
+            proposals visit every way to hit, for "splitting" that the mean of its swarms is
+            near normal.
         p_low: The risk is at least this at ``level``, one-sided, with no assumption on the
             proposal; for "is" by betting, at whatever moment one looks.
         p_high_guaranteed: It is at most this, likewise, by draws of the target alone: 1 where
             there are none, because a proposal says nothing of what it never visits.
         level: Coverage that the interval aims at.
-        n: Number of draws.
+        n: Number of draws; of "splitting" all particles, those drawn anew included.
         n_hits: Number of hits among them.
         ess: Effective sample size of the weights; None for "mixture", where non-hits are not
             weighed.
-        ess_hits: Effective sample size of the weighted hits.
+        ess_hits: Effective sample size of the weighted hits; for "splitting" of the ancestors.
         khat: Pareto k-hat of the hits' weights, where it can be computed.
-        max_share: Share of the largest weighted hit in the estimate.
+        max_share: Share of the largest weighted hit in the estimate; for "splitting" of the
+            largest family of hits.
         verdict: "ok", "weak" or "unreliable".
         reasons: Why the verdict is not "ok", and what to do.
         cost: Token forwards of the target and calls of the judge that were paid for.
