@@ -20,7 +20,7 @@ from tailcast.mixtures import Mixture, log_ratios, streams_of
 from tailcast.models import load_target
 from tailcast.models.embedded import asset
 from tailcast.proposals import Proposal
-from tailcast.sampling import score
+from tailcast.sampling import Streams, score
 from tailcast.steering import load_steering
 from tailcast.store import RunStore
 
@@ -66,8 +66,8 @@ class Scorer:
     def ratios(self, query: Any, completions: list[list[int]], tokens: int) -> np.ndarray:
         """Log q_j - log p, [n, J]."""
         logp, logs, forwards = score(
-            self.target, [self.target.encode(query)] * len(completions), completions,
-            self.streams, self.settings, steering=self.steering, tokens=tokens,
+            Streams(self.target, self.steering), [self.target.encode(query)] * len(completions),
+            completions, self.streams, self.settings, tokens=tokens,
         )  # fmt: skip
         self.forwards += forwards
         lengths = np.minimum([len(one) for one in completions], tokens)

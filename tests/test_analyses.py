@@ -436,7 +436,8 @@ def test_the_example_of_a_gate_is_a_config_and_its_rules_are_rules():
     import re
     from pathlib import Path
 
-    from tailcast.config import make_config, read_toml
+    from tailcast.config import make_config
+    from tailcast.toml import read_toml
 
     examples = Path(__file__).parent.parent / "examples"
     make_config(read_toml(examples / "release-gate.toml"))

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tailcast.config import make_config, read_toml
+from tailcast.config import make_config
 from tailcast.data import load_pairs, load_queries
 from tailcast.errors import ConfigError, DataError, JudgeError
 from tailcast.judges import build_judge, is_refusal, judge_texts
+from tailcast.toml import read_toml
 from tailcast.types import Judge, Query
 
 Q = Query.user("q", "hello")

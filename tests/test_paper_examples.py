@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from tailcast.config import make_config, read_toml
+from tailcast.config import make_config
 from tailcast.errors import ConfigError
 from tailcast.models import load_target
 from tailcast.steering import save_steering
+from tailcast.toml import read_toml
 from tailcast.types import ModelSettings, Query, SteeringVector
 from tiny import call
 

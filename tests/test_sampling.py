@@ -5,7 +5,7 @@ import torch
 from tailcast.errors import ConfigError, NumericsError
 from tailcast.models import TabularTarget
 from tailcast.proposals import Proposal, StreamKey
-from tailcast.sampling import DrawRequest, draw, inverse_cdf, score, target_law
+from tailcast.sampling import DrawRequest, Streams, draw, inverse_cdf, score, target_law
 from tailcast.stats import monte_carlo
 from tailcast.types import Query, SamplingSettings
 
@@ -143,8 +143,8 @@ def test_scoring_at_the_drawn_strength_equals_what_was_recorded(tabular, unit, q
     completions = [row[:n].tolist() for row, n in zip(batch.tokens, batch.lengths)]
     prompts = [tabular.encode(query)] * len(completions)
     streams = [StreamKey(1.0), StreamKey(0.0), StreamKey(0.0, 2.0)]
-    logp, logs, _ = score(tabular, prompts, completions, streams, settings,
-                          steering=unit, tokens=6, slots=9)  # fmt: skip
+    logp, logs, _ = score(Streams(tabular, unit), prompts, completions, streams, settings,
+                          tokens=6, slots=9)  # fmt: skip
     np.testing.assert_allclose(logp, batch.token_logp, atol=1e-6)
     np.testing.assert_allclose(logs[:, 0], batch.token_logs, atol=1e-6)
     np.testing.assert_allclose(logs[:, 1], logp, atol=1e-12)  # strength 0 is the target

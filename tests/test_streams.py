@@ -7,7 +7,7 @@ import torch
 from tailcast.errors import ConfigError, NumericsError, SteeringError
 from tailcast.models import TabularTarget
 from tailcast.proposals import Proposal, StreamKey
-from tailcast.sampling import DrawRequest, draw, score
+from tailcast.sampling import DrawRequest, Streams, draw, score
 from tailcast.streams import Hit, Openings, Other, Prompted, Shifted, Tilted, Vector
 from tailcast.types import Query, SamplingSettings, SteeringVector
 
@@ -98,8 +98,8 @@ def test_scoring_repeats_what_drawing_recorded(kind, settings, unit):
     given = [row[:length].tolist() for row, length in zip(batch.tokens, batch.lengths, strict=True)]
     streams = (StreamKey(1.0), proposal.stream, StreamKey(0.0, 2.0))
     logp, logs, _ = score(
-        TARGET, [PROMPT] * len(given), given, streams, settings,
-        steering=unit, kinds=kinds(unit), tokens=3, slots=9,
+        Streams(TARGET, unit, kinds(unit)), [PROMPT] * len(given), given, streams, settings,
+        tokens=3, slots=9,
     )  # fmt: skip
     inside = np.arange(3) < batch.lengths[:, None]
     np.testing.assert_allclose(logp[inside], batch.token_logp[:, :3][inside], atol=1e-5)

@@ -11,7 +11,7 @@ import torch
 
 from tailcast.models import load_target
 from tailcast.proposals import Proposal, StreamKey
-from tailcast.sampling import DrawRequest, draw, score, target_law
+from tailcast.sampling import DrawRequest, Streams, draw, score, target_law
 from tailcast.types import ModelSettings, Query, SamplingSettings, SteeringVector
 from tiny import save_model
 
@@ -63,12 +63,11 @@ def test_scoring_in_bfloat16_steps_as_drawing_does(path):
     tokens, batch = drawn(target, STEERED)
     completions = [row[:n].tolist() for row, n in zip(batch.tokens, batch.lengths)]
     logp, logs, _ = score(
-        target,
+        Streams(target, VECTOR),
         [tokens] * len(batch),
         completions,
         [StreamKey(1.0)],
         SETTINGS,
-        steering=VECTOR,
         tokens=6,
     )
     assert np.abs(logp - batch.token_logp).max() < 1e-4

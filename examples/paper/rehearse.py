@@ -19,10 +19,11 @@ from study import BEHAVIOURS, HERE, MODELS, verb
 from tables import Result, markdown
 from tiny_models import write_tiny_model
 
-from tailcast.config import RunConfig, make_config, read_toml
+from tailcast.config import RunConfig, make_config
 from tailcast.models import load_target
 from tailcast.pipeline import Inputs, run
 from tailcast.store import RunStore
+from tailcast.toml import read_toml
 from tailcast.types import Query, SteeringVector
 
 __all__ = ["plans", "rehearsal"]

@@ -16,9 +16,10 @@ from typing import Any
 
 from tailcast.cli.main import app
 from tailcast.cli.view import progress_view
-from tailcast.config import make_config, read_toml
+from tailcast.config import make_config
 from tailcast.errors import ConfigError
 from tailcast.store import RunStore
+from tailcast.toml import read_toml
 from tailcast.types import ModelSettings
 
 __all__ = ["BEHAVIOURS", "MODELS", "SCALES", "Scale", "Study", "measure", "steering", "verb"]

@@ -1,7 +1,5 @@
 """Everything that defines a run, in one flat record: a TOML file, flags, or keywords."""
 
-import tomllib
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -12,7 +10,7 @@ from tailcast.mixtures import default_components
 from tailcast.proposals import Proposal, ProposalGrid
 from tailcast.types import JudgeSettings, ModelSettings, Operator, Positions, SamplingSettings
 
-__all__ = ["PRESETS", "ContrastSettings", "Rule", "RunConfig", "make_config", "read_toml"]
+__all__ = ["PRESETS", "ContrastSettings", "Rule", "RunConfig", "make_config"]
 
 Rule = tuple[str, float]
 
@@ -329,31 +327,6 @@ def make_config(values: dict[str, Any], *, preset: str | None = None, place: str
         return RunConfig(**values)
     except ValidationError as error:
         raise ConfigError(_sentence(error, place)) from None
-
-
-def read_toml(path: Path, *, below: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The fields of a TOML file, those of its ``base`` filled in.
-
-    Args:
-        path: The file. Its ``base``, another such file, is relative to it; all other paths are
-            relative to the working directory.
-        below: The files whose base this is.
-
-    Raises:
-        ConfigError: If it does not exist, is not TOML, or is its own base; names the line.
-    """
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"config {str(path)!r} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {str(path)!r} is not TOML: {error}.") from None
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    if not isinstance(base, str) or path.resolve() in below:
-        raise ConfigError(f"base {base!r} of {str(path)!r} must be another TOML file.")
-    return {**read_toml(path.parent / base, below=(*below, path.resolve())), **values}
 
 
 def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:

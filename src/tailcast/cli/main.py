@@ -21,9 +21,10 @@ from tailcast.cli.paraphrase import paraphrase
 from tailcast.cli.report import plot, report, report_of_demo
 from tailcast.cli.streams import learn, proposals
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
-from tailcast.config import ContrastSettings, RunConfig, make_config, read_toml
+from tailcast.config import ContrastSettings, RunConfig, make_config
 from tailcast.errors import ConfigError, TailcastError
 from tailcast.store import RunStore, existing_run
+from tailcast.toml import read_toml
 from tailcast.types import ModelSettings, Operator
 
 __all__ = ["app", "main"]

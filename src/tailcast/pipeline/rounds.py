@@ -23,7 +23,6 @@ from tailcast.pipeline.stopping import reached, spent_budget
 from tailcast.pipeline.weigh import Work, score_hits, work_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
-from tailcast.sampling import Streams
 from tailcast.stats import Estimate, Round, mixture_estimate, monte_carlo_anytime
 from tailcast.types import Query
 
@@ -196,7 +195,7 @@ def _take(bench: Bench, stage: str, query: Query, mixture: Mixture, history: His
             bench.store, stage, query.id, mixture, continuations=several, failed_hit=True
         )
     history.pessimistic.append(found)
-    streams, prompt = Streams(bench.target, bench.steering, bench.kinds), bench.target.encode(query)
+    streams, prompt = bench.streams, bench.target.encode(query)
     passes = [streams.own_passes(one, prompt) for one in mixture.components]
     history.works.append(work_of(draws, mixture, several, passes))
     _add_cost(bench, stage, query, draws, history)

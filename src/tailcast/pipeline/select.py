@@ -101,12 +101,11 @@ def _losses(bench: Bench, query: Query, draws: Draws, grid: ProposalGrid) -> NDA
         if hit
     ]
     logp, logs, _ = score(
-        bench.target,
+        bench.streams,
         [bench.target.encode(query)] * len(completions),
         completions,
         [StreamKey(strength) for strength in grid.strengths],
         bench.config.sampling_settings,
-        steering=bench.steering,
         tokens=max(grid.switches),
         slots=bench.rows.number,
     )

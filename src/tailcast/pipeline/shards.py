@@ -16,7 +16,7 @@ from tailcast.judges import is_refusal, judge_texts, screened
 from tailcast.models import is_out_of_memory
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
-from tailcast.sampling import DrawRequest, Stops, StreamKind, draw, draw_with_engine
+from tailcast.sampling import DrawRequest, Stops, StreamKind, Streams, draw, draw_with_engine
 from tailcast.store import RunStore
 from tailcast.types import (
     Engine,
@@ -68,6 +68,11 @@ class Bench:
     steering: SteeringVector | None = None
     engine: Engine | None = None
     kinds: Mapping[str, StreamKind] = field(default_factory=dict)
+
+    @property
+    def streams(self) -> Streams:
+        """All that its laws are made of."""
+        return Streams(self.target, self.steering, self.kinds)
 
 
 def stops_of(judge: Judge, queries: Sequence[Query], config: RunConfig) -> Stops:

@@ -52,9 +52,8 @@ def _score_block(bench: Bench, stage: str, block: Todo, components: Sequence[Pro
         prompts += [bench.target.encode(query)] * len(hits)
         completions += [batch.tokens[row, : batch.lengths[row]].tolist() for row in hits]
     logp, logs, forwards = score(
-        bench.target, prompts, completions, streams, bench.config.sampling_settings,
-        steering=bench.steering, kinds=bench.kinds, slots=bench.rows.number,
-        tokens=max(one.steered_tokens for one in components),
+        bench.streams, prompts, completions, streams, bench.config.sampling_settings,
+        slots=bench.rows.number, tokens=max(one.steered_tokens for one in components),
     )  # fmt: skip
     at = 0
     for number, (query, shard, draws, lengths) in enumerate(rows):

@@ -12,12 +12,12 @@ from tailcast.sampling.stops import Stops
 
 __all__ = [
     "DrawRequest",
+    "OpeningOdds",
     "Part",
     "Place",
-    "Source",
-    "OpeningOdds",
     "PrefixScore",
     "Projection",
+    "Source",
     "SplitRequest",
     "Splits",
     "Stops",

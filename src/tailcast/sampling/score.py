@@ -6,7 +6,7 @@ differs from stepping by 0.04 a token (method.md section 9), so every number tha
 one weight comes from one call of :func:`score`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,36 +15,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tailcast.proposals import StreamKey
-from tailcast.sampling.kinds import Part, Place, StreamKind, Streams
+from tailcast.sampling.kinds import Part, Place, Streams
 from tailcast.sampling.laws import batched, target_law
 from tailcast.sampling.prefixes import Prefix, PrefixTree, check_laws
-from tailcast.types import SamplingSettings, SteeringVector, Target
+from tailcast.types import SamplingSettings
 
 __all__ = ["score"]
 
 
 def score(
-    target: Target,
+    laws: Streams,
     prompts: Sequence[tuple[int, ...]],
     completions: Sequence[Sequence[int]],
     streams: Sequence[StreamKey],
     settings: SamplingSettings,
     *,
-    steering: SteeringVector | None,
-    kinds: Mapping[str, StreamKind] | None = None,
     tokens: int,
     slots: int = 128,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     """Per-token log-probabilities of given completions under several streams.
 
     Args:
-        target: The model p.
+        laws: The target, and what other streams are made of.
         prompts: Prompt tokens of each completion, n of them.
         completions: Response tokens, end token included, n of them.
         streams: What to score under.
         settings: Temperature and truncation of the target.
-        steering: The steering operator; may be None when nothing is steered.
-        kinds: Kinds of streams besides the steered one, by name.
         tokens: Only the first this many tokens are scored: the largest switch.
         slots: Rows of the batch.
 
@@ -53,7 +49,6 @@ def score(
         end of a completion. -inf marks tokens that the target's truncation forbids. And the
         number of token forwards that it took.
     """
-    laws = Streams(target, steering, kinds)
     for key in streams:
         laws.check(key)
     given = [list(completion)[:tokens] for completion in completions]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tailcast.errors import SteeringError
 from tailcast.models import HuggingFaceTarget
 from tailcast.proposals import StreamKey
-from tailcast.sampling import score
+from tailcast.sampling import Streams, score
 from tailcast.steering.mean_difference import Reading, as_vectors, read_differences
 from tailcast.types import ContrastPair, Positions, Query, SamplingSettings, SteeringVector
 
@@ -83,8 +83,8 @@ def held_out_gain(
         prompts += [target.encode(Query.user("pair", pair.prompt))] * 2
         responses += [target.encode_response(text) for text in (pair.unsafe, pair.safe)]
     logp, logs, _ = score(
-        target, prompts, responses, [StreamKey(1.0)],
-        SamplingSettings(max_new_tokens=_SCORED_TOKENS), steering=vector, tokens=_SCORED_TOKENS,
+        Streams(target, vector), prompts, responses, [StreamKey(1.0)],
+        SamplingSettings(max_new_tokens=_SCORED_TOKENS), tokens=_SCORED_TOKENS,
     )  # fmt: skip
     unsafe, safe = (logs[:, 0] - logp).sum(axis=1).reshape(-1, 2).T
     return float((unsafe - safe).mean())
