@@ -55,6 +55,7 @@ bench: setup
 	$(BIN)/python benchmarks/rare.py
 	$(BIN)/python benchmarks/sensitivity.py
 	$(BIN)/python benchmarks/weights.py
+	$(BIN)/python benchmarks/streams.py
 	$(BIN)/python benchmarks/behaviours.py
 	$(BIN)/python benchmarks/forecast.py
 
