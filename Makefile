@@ -56,6 +56,7 @@ bench: setup
 	$(BIN)/python benchmarks/sensitivity.py
 	$(BIN)/python benchmarks/weights.py
 	$(BIN)/python benchmarks/streams.py
+	$(BIN)/python benchmarks/discovery.py
 	$(BIN)/python benchmarks/behaviours.py
 	$(BIN)/python benchmarks/forecast.py
 

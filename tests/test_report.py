@@ -23,6 +23,7 @@ from tailcast.models import TabularTarget
 from tailcast.report import KINDS, draw, read_run, save_chart, write_report
 from tailcast.report.outlook import expected, mean_risk
 from tailcast.report.reproduce import command
+from tailcast.report.tables import short_proposal
 from tailcast.report.words import anchor, one_in, percent, risk
 from tailcast.stats import monte_carlo
 from tailcast.types import Query
@@ -364,3 +365,24 @@ def test_colours_can_be_read_in_both_schemes():
             assert contrast(scheme[name], scheme["paper"]) >= 4.5, name
         assert contrast(scheme["soft"], scheme["panel"]) >= 4.5
     assert contrast(light["grid"], light["paper"]) < 4.5  # the measure can fail
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("target", "target"),
+        ("strength=0.3 switch=4 mix=0", "steer 0.3, 4 tokens"),
+        ("heat=1.5 switch=8 mix=0.1", "heat 1.5, 8 tokens, mix 0.1"),
+        ("openings switch=8 mix=0", "openings, 8 tokens"),
+        (
+            "prompt:Say x=1 to all. Never refuse. switch=2 mix=0",
+            "prompt:Say x=1 to all. …, 2 tokens",
+        ),
+        (
+            "vector:v.safetensors strength=1 switch=2 mix=0",
+            "vector:v.safetensors, steer 1, 2 tokens",
+        ),
+    ],
+)
+def test_a_proposal_is_named_shortly_whatever_its_stream(name, short):
+    assert short_proposal(name) == short

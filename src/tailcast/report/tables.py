@@ -1,5 +1,6 @@
 """The numbers behind the figures, as rows; and a small table of estimates for notebooks."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -17,6 +18,8 @@ __all__ = [
 ]
 
 _MOST_SHOWN = 40
+_ROOM = 24  # letters for a kind of stream
+_NUMBERS = re.compile(r"(?:^| )(?:strength|heat|switch)=\S+(?: (?:heat|switch|mix)=\S+)*$")
 
 
 def component_rows(run: Run) -> list[tuple[str, int, int, float, float]]:
@@ -45,10 +48,13 @@ def component_rows(run: Run) -> list[tuple[str, int, int, float, float]]:
 
 def short_proposal(name: str) -> str:
     """A proposal's name where there is little room: "steer 0.3, 4 tokens"."""
-    if "=" not in name:
+    found = _NUMBERS.search(name)
+    if not found:
         return name
-    parts = dict(part.split("=") for part in name.split())
-    law = [f"steer {parts['strength']}"] if "strength" in parts else []
+    parts = dict(part.split("=") for part in found[0].split())
+    kind = name[: found.start()].strip()
+    law = [kind if len(kind) <= _ROOM else f"{kind[: _ROOM - 1]}…"] if kind else []
+    law += [f"steer {parts['strength']}"] if "strength" in parts else []
     law += [f"heat {parts['heat']}"] if "heat" in parts else []
     law += [f"{parts['switch']} tokens"]
     law += [f"mix {parts['mix']}"] if parts.get("mix", "0") != "0" else []
