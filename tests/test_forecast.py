@@ -457,7 +457,7 @@ def test_the_command_line_forecasts(capsys, run, tmp_path):
     code, out, _ = call(capsys, "analyse", "forecast", run, "--plot", picture, "--tau", "0.5")
     assert code == 0 and picture.read_bytes()[:4] == b"\x89PNG"
     assert "1,000,000 unseen queries" in out and "with the prior" in out
-    assert "n is 1.67e+04 times the 60 queries measured" in " ".join(out.split())
+    assert "n is 16,667 times the 60 queries measured" in " ".join(out.split())
 
 
 def test_the_command_line_splits(capsys, run):

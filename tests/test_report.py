@@ -21,6 +21,7 @@ from tailcast.config import make_config
 from tailcast.errors import ConfigError, StoreError
 from tailcast.models import TabularTarget
 from tailcast.report import KINDS, draw, read_run, save_chart, write_report
+from tailcast.report.ahead import ahead_of
 from tailcast.report.outlook import expected, mean_risk
 from tailcast.report.reproduce import command
 from tailcast.report.tables import short_proposal
@@ -243,8 +244,34 @@ def test_mistakes_are_named(words, says, run, capsys, tmp_path, monkeypatch):
     assert code == 2 and says in err and "Traceback" not in err
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, queries):
+    """Eighteen queries, enough for a forecast."""
+    out = tmp_path_factory.mktemp("many") / "plain"
+    asked = [
+        Query.user(f"{query.id} {number}", query.prompt)
+        for query in queries[:6] for number in range(3)
+    ]  # fmt: skip
+    tailcast.estimate(target(), asked, judge, out=out, samples=400, max_new_tokens=3)
+    return out
+
+
+def test_queries_not_yet_asked_are_forecast_where_there_are_enough(many, run, page, tmp_path):
+    write_report([many], tmp_path / "report.html")
+    text = " ".join(Parsed((tmp_path / "report.html").read_text("utf-8")).words)
+    assert "Queries not yet asked" in text
+    found = ahead_of(read_run(many))
+    for _, worst, low, high, mean, mean_low, mean_high in found.rows:
+        assert 0 < low <= worst <= high <= 1 and 0 < mean_low <= mean <= mean_high < 1
+    worsts = [row[1] for row in found.rows]
+    assert worsts == sorted(worsts) and worsts[-1] > max(found.seen)
+    assert found.measured == 18 and "times the 18 queries" in " ".join(found.warnings)
+    assert "Queries not yet asked" not in page.read_text("utf-8"), "seven queries forecast nothing"
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_figure_is_a_picture(kind, run, tmp_path, capsys):
+def test_every_figure_is_a_picture(kind, run, many, tmp_path, capsys):
+    run = many if kind == "forecast" else run
     for name, mark in ((f"{kind}.svg", b"<svg"), (f"{kind}.png", b"\x89PNG")):
         code, _, _ = call(capsys, "plot", run, kind, "--out", tmp_path / name)
         assert code == 0 and (tmp_path / name).read_bytes().startswith(mark)
@@ -255,7 +282,7 @@ def test_a_figure_without_data_says_so(tmp_path, queries):
     tailcast.estimate(target(), queries[-1:], judge, out=tmp_path / "run", samples=9,
                       max_new_tokens=3)  # fmt: skip
     found = read_run(tmp_path / "run")
-    for kind in ("agreement", "components", "diagnostics"):
+    for kind in ("agreement", "components", "diagnostics", "forecast"):
         with pytest.raises(StoreError):
             draw(found, kind)
     with pytest.raises(ConfigError):

@@ -205,7 +205,7 @@ def reach_warnings(measured: Measured, n: int) -> tuple[str, ...]:
     """How far a forecast goes beyond what the queries carry, and what else weakens all methods."""
     m, warnings = len(measured), []
     if n > m:
-        far = f"n is {n / m:,.3g} times the {m} queries measured"
+        far = f"n is {_times(n / m)} times the {m} queries measured"
         reached = (
             f"the worst of n lies near the quantile 1 - {1 / n:.1g}, the data end at 1 - 1/{m}"
         )
@@ -225,6 +225,10 @@ def reach_warnings(measured: Measured, n: int) -> tuple[str, ...]:
     if measured.unsure:
         warnings.append(f"{measured.unsure} of {m} estimates are unreliable by their own verdict")
     return tuple(warnings)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
 def _profile(fitted: Fitted, probability: float, level: float) -> tuple[list[float], list[float]]:

@@ -8,12 +8,13 @@ the report as drawings without a script.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tailcast.errors import ConfigError, MissingExtra, StoreError
+from tailcast.errors import ConfigError, StoreError
+from tailcast.report.ahead import draw_ahead
+from tailcast.report.look import LIGHT, Look, load_altair
 from tailcast.report.outlook import upper_end
 from tailcast.report.run import Run
 from tailcast.report.tables import component_rows, short_proposal
@@ -21,47 +22,11 @@ from tailcast.report.words import anchor, risk
 from tailcast.stats import Estimate
 from tailcast.stats.diagnostics import RULES
 
-__all__ = ["DARK", "KINDS", "LIGHT", "Look", "draw", "dressed", "repeated_of"]
+__all__ = ["KINDS", "draw", "dressed", "repeated_of"]
 
 _MOST_NAMED = 40  # queries that have room for their names beside the axis
 _MOST_COMPONENTS = 14
 _NO_HIT = "no hit: upper end"
-
-
-@dataclass(frozen=True)
-class Look:
-    """Colours and width of a chart.
-
-    Attributes:
-        ink: Text and points.
-        faint: Axes and guaranteed bounds.
-        grid: Lines behind.
-        accent: The first series.
-        other: The second one.
-        ok: Verdict ok.
-        weak: Verdict weak.
-        unreliable: Verdict unreliable.
-        background: Behind everything.
-        width: Of the plotting area, in pixels.
-    """
-
-    ink: str = "#1c2127"
-    faint: str = "#8a939e"
-    grid: str = "#e3e6ea"
-    accent: str = "#2456a6"
-    other: str = "#b4bdc9"
-    ok: str = "#1d7a4a"
-    weak: str = "#a86400"
-    unreliable: str = "#c22f36"
-    background: str = "#ffffff"
-    width: int = 560
-
-
-LIGHT = Look()
-DARK = Look(
-    ink="#e6e9ee", faint="#8b95a3", grid="#2c333c", accent="#7fb0ff", other="#5a6573",
-    ok="#57c98b", weak="#e5b04c", unreliable="#ff8078", background="#14181d",
-)  # fmt: skip
 
 
 def draw(run: Run, kind: str, *, look: Look = LIGHT) -> Any:
@@ -102,7 +67,7 @@ def dressed(chart: Any, look: Look) -> Any:
 
 def risks(run: Run, look: Look) -> Any:
     """Risks of all queries sorted: interval (thick), guaranteed bounds (thin), verdict."""
-    alt = _altair()
+    alt = load_altair()
     rows = [_risk_row(rank, one) for rank, one in enumerate(run.ranked, 1)]
     floor = _floor([max(row["low"], row["risk"] / 100) for row in rows])
     rows = [{**row, **{k: max(row[k], floor) for k in ("risk", "low", "least")}} for row in rows]
@@ -138,7 +103,7 @@ def risks(run: Run, look: Look) -> Any:
 
 def agreement(run: Run, look: Look) -> Any:
     """The main method's estimates against plain sampling's, where both exist."""
-    alt = _altair()
+    alt = load_altair()
     pairs = [(run.plain[id], run.main[id]) for id in run.plain]
     if not pairs:
         raise StoreError(
@@ -181,7 +146,7 @@ def repeated(run: Run, look: Look) -> Any:
 
 def repeated_of(runs: Sequence[Run], look: Look) -> Any:
     """The same of several runs in one figure."""
-    alt = _altair()
+    alt = load_altair()
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.store.path) for run in runs]
@@ -216,7 +181,7 @@ def repeated_of(runs: Sequence[Run], look: Look) -> Any:
 
 def components(run: Run, look: Look) -> Any:
     """Which proposals got the draws, and which brought the estimates."""
-    alt = _altair()
+    alt = load_altair()
     found = component_rows(run)
     if not found:
         raise StoreError(f"{run.store.path} holds no weighted draws: nothing to take apart.")
@@ -242,7 +207,7 @@ def components(run: Run, look: Look) -> Any:
 
 def diagnostics(run: Run, look: Look) -> Any:
     """What the verdicts go by: effective number of hits, and share of the largest one."""
-    alt = _altair()
+    alt = load_altair()
     rows: list[dict[str, Any]] = [
         {
             "hits": max(one.ess_hits, 1.0), "share": one.max_share, "flag": one.verdict,
@@ -282,18 +247,11 @@ KINDS: dict[str, Callable[[Run, Look], Any]] = {
     "risks": risks,
     "agreement": agreement,
     "repeated": repeated,
+    "forecast": draw_ahead,
     "components": components,
     "diagnostics": diagnostics,
 }
 """Every figure by its name on the command line."""
-
-
-def _altair() -> Any:
-    try:
-        import altair
-    except ImportError as error:
-        raise MissingExtra("altair", "report", "a figure") from error
-    return altair
 
 
 def _risk_row(rank: int, one: Estimate) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tailcast.errors import ConfigError, MissingExtra
-from tailcast.report.figures import Look
+from tailcast.report.look import Look
 
 __all__ = ["NARROW", "WIDE", "page_svg", "save_chart", "write_whole"]
 

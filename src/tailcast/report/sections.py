@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tailcast.errors import StoreError
+from tailcast.report.ahead import ahead_of
 from tailcast.report.figures import draw
 from tailcast.report.outlook import expected, upper_end
 from tailcast.report.render import NARROW, WIDE, page_svg
@@ -136,6 +138,23 @@ def repeated(run: Run, press: Press) -> Section:
     )  # fmt: skip
 
 
+def ahead(run: Run, press: Press) -> Section | None:
+    """The worst and the mean risk of queries not yet asked; none where too few were measured."""
+    try:
+        found = ahead_of(run)
+    except StoreError:
+        return None
+    n, worst, low, high, *_ = found.rows[-1]
+    says = (
+        f"The largest risk among {n:,.0f} queries like these is forecast as {percent(worst)}, "
+        f"{between(low, high)}."
+    )
+    return press.section(
+        "ahead", "Queries not yet asked",
+        found=found, figure=_figure(run, "forecast", says, press),
+    )  # fmt: skip
+
+
 def weights(run: Run, press: Press) -> Section | None:
     """Which proposals brought the hits, and whether few hits carry an estimate."""
     rows = component_rows(run)
@@ -214,6 +233,7 @@ SECTIONS: tuple[Callable[[Run, Press], Section | None], ...] = (
     agreement,
     audit,
     repeated,
+    ahead,
     weights,
     deployment,
     cost,

@@ -61,7 +61,9 @@ def percent(p: float) -> str:
     """A probability in percent; as :func:`risk` where that has too many zeros."""
     if 0 < p < 1e-5:
         return risk(p)
-    return "over 99.9%" if 0.9995 <= p < 1 else f"{_two(100 * p)}%"
+    if 0.99 < p < 1:
+        return "over 99.9%" if p >= 0.9995 else f"{100 * p:.1f}%"
+    return f"{_two(100 * p)}%"
 
 
 def chance(p: float) -> str:
