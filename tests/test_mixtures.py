@@ -92,10 +92,16 @@ def test_no_weight_exceeds_the_defence(worlds):
 
 def test_shares_find_the_cheapest_component_that_hits():
     """Two components of equal law, one three times dearer, and one that never hits."""
-    ratios = np.tile([0.0, 3.0, 3.0, -9.0], (50, 1))
-    one = Round(np.array([10, 10, 10, 10]), np.full(50, 1), ratios, np.zeros(50))
+
+    def hits(n):
+        ratios = np.tile([0.0, 3.0, 3.0, -9.0], (n, 1))
+        return Round(np.array([10, 10, 10, 10]), np.full(n, 1), ratios, np.zeros(n))
+
+    one = hits(5000)
     shares = pooled_shares([[one]], np.array([1.0, 1.0, 3.0, 1.0]))
     assert shares[1] > 0.99 and shares.sum() == pytest.approx(1)
+    few = pooled_shares([[hits(1)]], np.ones(4))
+    assert few.min() > 0.2, "one hit is no reason to drop a component"
     blind = Round(np.array([10, 10]), np.zeros(0, int), np.zeros((0, 2)), np.zeros(0))
     np.testing.assert_allclose(pooled_shares([[blind]], np.ones(2)), 0.5)
     shares = pooled_shares([[one]], np.array([1.0, np.inf, 3.0, 1.0]))
@@ -128,7 +134,8 @@ def test_bounds_cover_in_every_scenario(name):
     if name.startswith("a"):
         assert ci >= 0.93 - noise
     if name[0] in "bc":
-        assert misses == 0 or flagged / misses >= 0.8
+        few = 3 * np.sqrt(0.9 * 0.1 / max(1, misses * len(rows)))
+        assert misses == 0 or flagged / misses >= 0.9 - few
 
 
 @pytest.mark.parametrize("kind", suite.WEIGHTS)

@@ -59,7 +59,7 @@ class Audit:
             )
         says = (
             f"{self.observed} hits among the target's draws, {self.expected:.3g} foretold by the "
-            f"other draws: {self.ratio:.2g} times as many, between {self.low:.2g} and "
+            f"other draws: {self.ratio:.3g} times as many, between {self.low:.2g} and "
             + ("any number" if self.high is None else f"{self.high:.2g}")
         )
         if not self.fires:
