@@ -112,6 +112,14 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
     mixes: tuple[float, ...] = Field((0.0, 0.1, 0.25, 0.5, 0.75), description="Grid of paper.")
     pilot_share: float = Field(0.1, gt=0, le=1, description="paper: queries in the pilot.")
     pilot_samples: int = Field(200, ge=1, description="paper: draws of each query in it.")
+    ray: str | None = Field(
+        None,
+        description="Work is done by Ray's workers: local, on this machine; auto, on the cluster "
+        "that it belongs to; or ray://HOST:PORT. In this process if not given.",
+    )
+    workers: int | None = Field(
+        None, ge=1, description="How many of them; one for each GPU, or core, if not given."
+    )
     out: str | None = Field(None, description="Run directory.")
 
     @model_validator(mode="after")
@@ -148,6 +156,14 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
             self._check_switch(Proposal.parse(self.proposal).switch)
         if (self.selects or self.mixes_proposals) and "switches" in self.model_fields_set:
             self._check_switch(max(self.switches, default=0))
+        return self
+
+    @model_validator(mode="after")
+    def _names_workers(self) -> Self:
+        if self.ray not in (None, "local", "auto") and not str(self.ray).startswith("ray://"):
+            raise ValueError(f"ray {self.ray!r} is none of local, auto and a ray:// address")
+        if self.workers is not None and self.ray is None:
+            raise ValueError("workers are Ray's: give ray too, local for instance")
         return self
 
     def _check_switch(self, switch: int) -> None:

@@ -8,6 +8,7 @@
     ├── SteeringError    a steering vector or direction that does not fit
     ├── JudgeError       a judge that cannot be built
     ├── StoreError       a run directory that cannot be written, read or continued
+    ├── WorkersError     a cluster that cannot be reached, or has no worker left
     └── MissingExtra     an optional dependency that is not installed
 
 Each message names the value, the place and the remedy in one sentence; the command
@@ -24,6 +25,7 @@ __all__ = [
     "SteeringError",
     "StoreError",
     "TailcastError",
+    "WorkersError",
 ]
 
 
@@ -57,6 +59,10 @@ class JudgeError(TailcastError):
 
 class StoreError(TailcastError):
     """A run directory that cannot be written, read or continued."""
+
+
+class WorkersError(TailcastError):
+    """A cluster that cannot be reached, or has no worker left."""
 
 
 class MissingExtra(TailcastError):

@@ -39,7 +39,7 @@ __all__ = ["RunStore", "existing_run"]
 GROWING = ("samples", "monte_carlo")
 FREE = (
     "out", "budget", "memory", "engine", "engine_model", "engine_seeds", "judge_workers",
-    "judge_rate", "judge_calls",
+    "judge_rate", "judge_calls", "ray", "workers",
 )  # fmt: skip
 
 

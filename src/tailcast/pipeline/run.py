@@ -15,18 +15,18 @@ from tailcast.behaviours import is_behaviour
 from tailcast.config import RunConfig
 from tailcast.data import load_queries, pairs_digest, queries_digest
 from tailcast.errors import StoreError
-from tailcast.judges import build_judge
-from tailcast.models import build_engine, load_target, planned_rows
 from tailcast.pipeline.check import Case, audits_of, compared, history_case
 from tailcast.pipeline.rounds import run_rounds
 from tailcast.pipeline.select import Selection, select_proposals
 from tailcast.pipeline.shards import Bench, Rows, draw_stage
 from tailcast.pipeline.steer import steering_of
+from tailcast.pipeline.tasks import FitTask, ReadTask, fit_vector, one, read_model
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
 from tailcast.stats import Audit, Estimate, importance_sampling, monte_carlo
 from tailcast.store import RunStore
-from tailcast.types import Engine, Judge, Query, SteeringVector, Target
+from tailcast.types import ContrastPair, Engine, Judge, Query, SteeringVector, Target
+from tailcast.workers import Kit, Workers, open_workers
 
 __all__ = ["Inputs", "run"]
 
@@ -68,36 +68,44 @@ def run(
         config.queries, column=config.column, limit=config.limit
     )
     queries = queries[: config.limit]
-    judge = inputs.judge or build_judge(config.judge_settings)
+    kit = Kit(config, target=inputs.target, judge=inputs.judge, engine=inputs.engine)
     for query in queries:
-        if judge.check is not None:
-            judge.check(query)
+        if kit.judge.check is not None:
+            kit.judge.check(query)
     with store.locked():
         facts = _facts(config, queries, inputs)
-        if judge.fingerprint:
-            facts["judge"] = judge.fingerprint
+        if kit.judge.fingerprint:
+            facts["judge"] = kit.judge.fingerprint
         store.check(config.model_dump(mode="json"), facts)
         there = (store.path / "estimates.jsonl").is_file()
         if there and store.read_json("finished.json") == _size(config):
             progress.say(f"{store.path} is finished: nothing to do.")
             return [_record(row) for row in store.read_lines("estimates.jsonl")]
-        target = inputs.target or load_target(config.model_settings)
-        rows = config.batch or int(
-            store.fact("rows") or planned_rows(target, config.max_new_tokens, config.memory)
-        )
-        revision = getattr(target, "revision", "")
-        facts |= {"model": target.fingerprint, "revision": revision, "rows": str(rows)}
-        store.check(config.model_dump(mode="json"), facts)
-        steering = inputs.steering or steering_of(config, target, store, progress)
-        engine = inputs.engine or build_engine(
-            config.engine, config.model_settings, target.end_tokens,
-            served_name=config.engine_model, seeded=config.engine_seeds, workers=rows,
-        )  # fmt: skip
-        bench = Bench(store, target, judge, config, Rows(rows), steering, engine)
-        try:
-            return _measure(bench, queries, config, progress)
-        finally:
-            _add_usage(store, judge, progress)
+        with open_workers(kit, progress.say) as workers:
+            bench = _bench(store, workers, kit, facts, inputs, progress)
+            try:
+                return _measure(bench, queries, config, progress)
+            finally:
+                _add_usage(store, kit.judge, progress)
+
+
+def _bench(
+    store: RunStore, workers: Workers, kit: Kit, facts: dict[str, str], inputs: Inputs,
+    progress: Progress,
+) -> Bench:  # fmt: skip
+    """Load the model, make sure that it is the run's, and fit or load the steering vector."""
+    config = kit.config
+    model = one(workers, read_model, ReadTask())
+    rows = config.batch or int(store.fact("rows") or model.rows)
+    facts |= {"model": model.fingerprint, "revision": model.revision, "rows": str(rows)}
+    store.check(config.model_dump(mode="json"), facts)
+
+    def fit(pairs: Sequence[ContrastPair]) -> SteeringVector:
+        progress.say("Fitting the steering vector.")
+        return one(workers, fit_vector, FitTask(pairs))
+
+    steering = inputs.steering or steering_of(config, store, fit, model.weights)
+    return Bench(store, workers, kit.judge, config, Rows(rows), steering)
 
 
 def _add_usage(store: RunStore, judge: Judge, progress: Progress) -> None:
