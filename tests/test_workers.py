@@ -1,5 +1,6 @@
 """Ray's workers bring the bytes that this process brings, however many they are and die."""
 
+import gc
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from tailcast.progress import Progress
 from tailcast.types import Query, SteeringVector
 from tiny import call, save_model
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 RAY = "ray is not installed: pip install 'tailcast[ray]'"
 QUERIES = [Query.user(f"q{number}", f"hello {number}") for number in range(17)]  # two blocks
 MEASURE = {
@@ -66,6 +68,7 @@ def ray():
     module = pytest.importorskip("ray", reason=RAY)
     yield module
     module.shutdown()
+    gc.collect()  # what it leaves warns when it is collected: here, not in another test
 
 
 def workers_of(ray) -> list[int]:
@@ -76,10 +79,6 @@ def workers_of(ray) -> list[int]:
     return [one.pid for one in mine if "ray::Worker" in " ".join(one.cmdline())[:40]]
 
 
-quiet = pytest.mark.filterwarnings("ignore")
-
-
-@quiet
 @pytest.mark.parametrize("number", [1, 2])
 def test_workers_bring_the_bytes_of_one_process(number, ray, alone, tabular, unit, tmp_path):
     seen = Seen()
@@ -88,7 +87,6 @@ def test_workers_bring_the_bytes_of_one_process(number, ray, alone, tabular, uni
     assert f"{number} workers by Ray (local), one core each." in seen.said
 
 
-@quiet
 def test_a_killed_worker_loses_and_doubles_nothing(ray, alone, tabular, unit, tmp_path):
     killed = []
 
@@ -116,14 +114,12 @@ class Deadly:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-@quiet
 def test_what_ends_every_worker_is_said_and_not_tried_for_ever(ray, tabular, unit, tmp_path):
     deadly = Deadly(tabular, os.getpid())
     with pytest.raises(WorkersError, match=r"none of 1 workers is left|no worker lived"):
         measured(tmp_path / "run", deadly, unit, ray="local", workers=1)
 
 
-@quiet
 def test_no_room_for_a_worker_is_said_and_not_waited_for(ray, tabular, monkeypatch):
     from tailcast.pipeline.tasks import ReadTask, read_model
     from tailcast.workers.kit import Kit
@@ -131,20 +127,22 @@ def test_no_room_for_a_worker_is_said_and_not_waited_for(ray, tabular, monkeypat
 
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     said, kit = [], Kit(RunConfig(**MEASURE), target=tabular)
-    workers = RayWorkers(kit, "auto", number=2, say=said.append, patience=3)
+    workers = RayWorkers(kit, "auto", number=2, say=said.append, patience=2)
     tasks = [ReadTask(f"task {number}") for number in range(20)]
     found = []
     for task, _ in workers.map(read_model, tasks):
         found.append(task.name)
-        time.sleep(0.4)
+        time.sleep(1.0)
     assert sorted(found) == sorted(task.name for task in tasks)
-    assert any("has not answered for 3 s" in one and "other 1" in one for one in said)
+    assert any("has not started" in one and "1 others are left" in one for one in said)
     workers.close()
     with pytest.raises(WorkersError, match="none of 2 workers is left"):
         list(workers.map(read_model, tasks))
+    with pytest.raises(WorkersError, match="no Ray cluster answers at 'ray://127"):
+        ray.shutdown()
+        RayWorkers(kit, "ray://127.0.0.1:1", number=1, say=said.append)
 
 
-@quiet
 def test_an_error_in_a_worker_is_the_sentence_that_it_would_be_here(ray, tmp_path, capsys):
     (tmp_path / "queries.jsonl").write_text('{"prompt": "tell me"}\n')
     words = ["estimate", "--model", tmp_path / "none", "--queries", tmp_path / "queries.jsonl"]
@@ -165,7 +163,6 @@ def test_ray_that_is_missing_or_mistyped_is_said(tmp_path, capsys, monkeypatch):
         assert code == 2 and says in " ".join(err.split())
 
 
-@quiet
 def test_a_model_from_disk_is_loaded_by_the_workers_alone(ray, tmp_path, capsys):
     """Threads of a product do not change its bytes, and the pilot is scored by workers too."""
     model = save_model(tmp_path / "model")

@@ -120,7 +120,7 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
     workers: int | None = Field(
         None, ge=1, description="How many of them; one for each GPU, or core, if not given."
     )
-    out: str | None = Field(None, description="Run directory.")
+    out: str | None = Field(None, description="Run directory, or the URL of one: s3://...")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -77,7 +77,7 @@ def run(
         if kit.judge.fingerprint:
             facts["judge"] = kit.judge.fingerprint
         store.check(config.model_dump(mode="json"), facts)
-        there = (store.path / "estimates.jsonl").is_file()
+        there = store.holds("estimates.jsonl")
         if there and store.read_json("finished.json") == _size(config):
             progress.say(f"{store.path} is finished: nothing to do.")
             return [_record(row) for row in store.read_lines("estimates.jsonl")]

@@ -1,8 +1,10 @@
 """From files to a steering vector, for a run and for ``tailcast steer``."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,26 +178,32 @@ def steering_of(
     Raises:
         SteeringError: If it was fitted on another model.
     """
-    kept = store.path / "steering.safetensors"
-    if config.pairs and not kept.exists():
-        hidden = store.path / ".steering.safetensors"
-        save_steering([fit(load_pairs(config.pairs))], hidden)
-        hidden.replace(kept)
-    source = kept if config.pairs else config.steering
-    if source is None:
+    name = "steering.safetensors"
+    if config.pairs and not store.holds(name):
+        _keep(fit(load_pairs(config.pairs)), store, name)
+    if not (config.pairs or config.steering):
         return None
-    vector = load_steering(
-        source,
-        layer=None if config.pairs else config.layer,
-        operator=config.operator,
-        positions=config.positions,
-    )
+    given = Path(config.steering) if config.steering else None
+    with nullcontext(given) if given else store.as_file(name) as source:
+        vector = load_steering(
+            source,
+            layer=None if config.pairs else config.layer,
+            operator=config.operator,
+            positions=config.positions,
+        )
     if vector.fingerprint and weights and vector.fingerprint != weights:
         raise SteeringError(
-            f"steering vector {source} was fitted on another model ({vector.fingerprint}, this one "
-            f"is {weights}): fit one for this model with tailcast steer."
+            f"steering vector {config.steering or name} was fitted on another model "
+            f"({vector.fingerprint}, this one is {weights}): fit one for this model with tailcast "
+            "steer."
         )
     return vector
+
+
+def _keep(vector: SteeringVector, store: RunStore, name: str) -> None:
+    with TemporaryDirectory() as scratch:
+        save_steering([vector], Path(scratch) / name)
+        store.write_bytes(name, (Path(scratch) / name).read_bytes())
 
 
 def fit_from_pairs(

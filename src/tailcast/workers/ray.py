@@ -23,8 +23,11 @@ from tailcast.workers.local import Task
 __all__ = ["PATIENCE", "RayWorkers"]
 
 PATIENCE = 120.0
-"""Seconds without an answer, once or twice of them, after which a worker is given up."""
+"""Seconds without an answer, once or twice of them, after which a worker is given up.
 
+One that has yet to start has five times as many; it is given no task before."""
+
+_START = 5  # times that patience for a worker that has yet to start
 _AHEAD = 2  # tasks that a worker has at one time: it need not wait for the driver
 _RESTARTS = 4
 _TRIES = 3  # of a task whose worker Ray could not keep alive
@@ -60,7 +63,7 @@ class RayWorkers:
         address: "local", "auto" or "ray://HOST:PORT".
         number: How many; as many as the cluster has room for if None.
         say: Told what happens to them.
-        patience: See :data:`PATIENCE`.
+        patience: Instead of :data:`PATIENCE`.
 
     Raises:
         MissingExtra: If Ray is not installed.
@@ -69,11 +72,11 @@ class RayWorkers:
 
     def __init__(
         self, kit: Kit, address: str, *, number: int | None, say: Callable[[str], None],
-        patience: float = PATIENCE,
+        patience: float | None = None,
     ) -> None:  # fmt: skip
         self.ray = _ray()
         self.say = say
-        self.patience = patience
+        self.patience = patience or PATIENCE
         self.connected = not self.ray.is_initialized()
         if self.connected:
             _connect(self.ray, address, number)
@@ -85,7 +88,10 @@ class RayWorkers:
             worker: made.remote(kit, torch.get_num_threads(), str(Path.cwd()))
             for worker in range(1, self.started + 1)
         }
+        self.begun = time.monotonic()
         self._listen()
+        self.asleep = dict(self.pulses)
+        self.starting = set(self.actors)
         what = "GPU" if "num_gpus" in share else "core"
         say(f"{self.started} workers by Ray ({address}), one {what} each.")
 
@@ -109,16 +115,19 @@ class RayWorkers:
                 pending[self.actors[worker].do.remote(work, task)] = worker, task
             if not pending:
                 return
-            ready, _ = self.ray.wait(list(pending), timeout=self.patience)
+            signs = self.asleep.values()
+            ready, _ = self.ray.wait([*pending, *signs], timeout=self.patience)
             for ref in ready:
+                if ref not in pending:  # a sign of life
+                    continue
                 worker, task = pending.pop(ref)
                 finished, found = self._outcome(ref, worker)
                 if finished:
                     yield task, found
-                else:
-                    failures[task.name] += 1
-                    self._check_tries(task, failures)
-                    again.append(task)
+                    continue
+                again.append(task)
+                failures[task.name] += worker not in self.actors
+                self._check_tries(task, failures)
             self._give_up_silent()
             lost = [ref for ref, (worker, _) in pending.items() if worker not in self.actors]
             again.extend(pending.pop(ref)[1] for ref in lost)
@@ -131,15 +140,38 @@ class RayWorkers:
             self.ray.shutdown()
 
     def _free(self, pending: dict[Any, tuple[int, Any]]) -> Iterator[int]:
-        """Workers that can take a task, those with fewest first."""
-        if not self.actors:
-            raise WorkersError(
-                f"none of {self.started} workers is left: see that the cluster has room for one, "
-                "and run again; what was finished is kept."
-            )
+        """Workers that can take a task, those with fewest first; waits while none is awake."""
+        while not (awake := [worker for worker in list(self.actors) if self._awake(worker)]):
+            if not self.actors:
+                raise WorkersError(
+                    f"none of {self.started} workers is left: see that the cluster has room for "
+                    "one, and run again; what was finished is kept."
+                )
+            time.sleep(0.2)
+            self._give_up_silent()
         busy = Counter(worker for worker, _ in pending.values())
         for load in range(_AHEAD):
-            yield from [worker for worker in self.actors if busy[worker] <= load]
+            yield from [worker for worker in awake if busy[worker] <= load]
+
+    def _awake(self, worker: int) -> bool:
+        """Whether a worker is known to answer again, if it could not be reached."""
+        sign = self.asleep.get(worker)
+        if sign is None:
+            return True
+        if not self.ray.wait([sign], timeout=0)[0]:
+            return False
+        try:
+            self.ray.get(sign)
+        except self.ray.exceptions.ActorDiedError as error:
+            self._give_up(worker, f"died ({_first(error)})")
+            return False
+        except self.ray.exceptions.RayError:
+            time.sleep(0.2)
+            self.asleep[worker] = self.actors[worker].pulse.remote()
+            return False
+        del self.asleep[worker]
+        self.starting.discard(worker)
+        return True
 
     def _outcome(self, ref: Any, worker: int) -> tuple[bool, Any]:
         """Whether a task was finished, and what it brought."""
@@ -150,9 +182,11 @@ class RayWorkers:
             raise error.cause from None
         except errors.ActorDiedError as error:
             if worker in self.actors:
-                self._give_up(worker, f"died {_RESTARTS + 1} times or for good ({_first(error)})")
-        except errors.RayError as error:
-            self.say(f"Worker {worker} lost a task ({_first(error)}): it is done again.")
+                self._give_up(worker, f"died ({_first(error)})")
+        except errors.RayError:
+            if worker in self.actors and worker not in self.asleep:
+                self.say(f"Worker {worker} cannot be reached: what it had is done again.")
+                self.asleep[worker] = self.actors[worker].pulse.remote()
         return False, None
 
     def _check_tries(self, task: Task, failures: Counter[str]) -> None:
@@ -172,25 +206,32 @@ class RayWorkers:
         if time.monotonic() - self.asked < self.patience:
             return
         pulses = [ref for worker, ref in self.pulses.items() if worker in self.actors]
-        heard, _ = self.ray.wait(pulses, num_returns=len(pulses), timeout=0)
+        heard = self.ray.wait(pulses, num_returns=len(pulses), timeout=0)[0] if pulses else []
+        waited = time.monotonic() - self.begun
         for worker, ref in self.pulses.items():
-            if worker in self.actors and ref not in heard:
+            if worker not in self.actors or ref in heard:
+                continue
+            if worker not in self.starting:
                 self._give_up(worker, f"has not answered for {self.patience:.0f} s")
+            elif waited > _START * self.patience:
+                self._give_up(worker, f"has not started for {waited:.0f} s")
         self._listen()
 
     def _give_up(self, worker: int, why: str) -> None:
         self._end(worker)
         self.say(
-            f"Worker {worker} {why}: its node may be lost, or no node has room for it; its tasks "
-            f"go to the other {len(self.actors)}."
+            f"Worker {worker} {why}: its node may be lost, or no node has room for it; "
+            f"{len(self.actors)} others are left to do its tasks."
         )
 
     def _end(self, worker: int) -> None:
+        self.asleep.pop(worker, None)
         self.ray.kill(self.actors.pop(worker))
 
 
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's is 15, and this process's is not
     try:
         import ray
     except ImportError as error:
@@ -232,4 +273,4 @@ def _share(resources: dict[str, float], device: str) -> tuple[dict[str, float], 
 def _first(error: BaseException) -> str:
     """The first line of an error's text, without its full stop."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".:")
+    return lines[0].split("\t")[0].rstrip(".:")
