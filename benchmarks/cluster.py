@@ -172,7 +172,7 @@ def report(folder: Path, deaths: dict[str, int], seconds: dict[str, list[float]]
         f"| files of the run | {len(shared)} |",
         *(f"| identical to the run in one process, {n} | {'yes' if s else 'NO'} |"
           for n, s in same.items()),
-        f"| shards that either driver reported; a kill may fall between writing and reporting | {drawn} |",
+        f"| shards that a driver reported (one kill may fall between writing and that) | {drawn} |",
         *cost_lines(seconds),
         "",
         "What was said of the workers:",
