@@ -27,6 +27,7 @@ PARSED = {  # what a command needs that no test has; it is parsed then
     "a task of Inspect": r"--task|inspect:",
     "vLLM or a server": r"--engine",
     "a GPU": r"--device cuda",
+    "Ray": r"--ray",
     "a model that refuses": r"--harmful",
     "a model that does as it is told": r"--from system-prompts|^tailcast paraphrase",
 }

@@ -26,10 +26,10 @@ def source(path: Path) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def embedded():
     """The embedded model is loaded once, not by each example, and steered by ten pairs."""
-    run, steer = (import_module(f"tailcast.pipeline.{name}") for name in ("run", "steer"))
+    kit, steer = import_module("tailcast.workers.kit"), import_module("tailcast.pipeline.steer")
     load_pairs, threads = steer.load_pairs, torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "load_target", cache(run.load_target))
+        patch.setattr(kit, "load_target", cache(kit.load_target))
         patch.setattr(steer, "load_pairs", lambda source: load_pairs(source)[:10])
         patch.syspath_prepend(ROOT)
         torch.set_num_threads(1)  # two are slower than one while other work runs

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tailcast.behaviours import judge_fields, load_behaviour, no_judge
 from tailcast.errors import ConfigError
-from tailcast.mixtures import default_components
+from tailcast.mixtures import WITH_MODELS, default_components
 from tailcast.proposals import Proposal, ProposalGrid
 from tailcast.types import JudgeSettings, ModelSettings, Operator, Positions, SamplingSettings
 
@@ -132,7 +132,15 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
     mixes: tuple[float, ...] = Field((0.0, 0.1, 0.25, 0.5, 0.75), description="Grid of paper.")
     pilot_share: float = Field(0.1, gt=0, le=1, description="paper: queries in the pilot.")
     pilot_samples: int = Field(200, ge=1, description="paper: draws of each query in it.")
-    out: str | None = Field(None, description="Run directory.")
+    ray: str | None = Field(
+        None,
+        description="Work is done by Ray's workers: local, on this machine; auto, on the cluster "
+        "that it belongs to; or ray://HOST:PORT. In this process if not given.",
+    )
+    workers: int | None = Field(
+        None, ge=1, description="How many of them; one for each GPU, or core, if not given."
+    )
+    out: str | None = Field(None, description="Run directory, or the URL of one: s3://...")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -188,6 +196,18 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         for name in ("roulette", "continuations", "screen", "engine", "proposal"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is not for method splitting: drop it, or change method")
+
+    @model_validator(mode="after")
+    def _names_workers(self) -> Self:
+        if self.ray not in (None, "local", "auto") and not str(self.ray).startswith("ray://"):
+            raise ValueError(f"ray {self.ray!r} is none of local, auto and a ray:// address")
+        if self.workers is not None and self.ray is None:
+            raise ValueError("workers are Ray's: give ray too, local for instance")
+        alone = next((one for one in self.streams if one.startswith(WITH_MODELS)), None)
+        if self.ray and (alone or self.splits):
+            what = "method splitting" if self.splits else f"stream {alone}"
+            raise ValueError(f"{what} runs in this process: drop ray")
+        return self
 
     def _check_switch(self, switch: int) -> None:
         if switch > self.max_new_tokens:

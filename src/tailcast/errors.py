@@ -9,6 +9,7 @@
     ├── JudgeError       a judge that cannot be built
     │   └── JudgeAway       a judge that answers no request any more
     ├── StoreError       a run directory that cannot be written, read or continued
+    ├── WorkersError     a cluster that cannot be reached, or has no worker left
     └── MissingExtra     an optional dependency that is not installed
 
 Each message names the value, the place and the remedy in one sentence; the command
@@ -26,6 +27,7 @@ __all__ = [
     "SteeringError",
     "StoreError",
     "TailcastError",
+    "WorkersError",
 ]
 
 
@@ -63,6 +65,10 @@ class JudgeAway(JudgeError):
 
 class StoreError(TailcastError):
     """A run directory that cannot be written, read or continued."""
+
+
+class WorkersError(TailcastError):
+    """A cluster that cannot be reached, or has no worker left."""
 
 
 class MissingExtra(TailcastError):

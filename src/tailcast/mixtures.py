@@ -23,6 +23,7 @@ __all__ = ["Mixture", "allocate", "default_components", "log_ratios", "streams_o
 LEARNING = "openings"  # the kind of stream that is fitted to a run's own hits, round by round
 OPENINGS = (LEARNING, "prefill:", "hits:")
 STEERED = ("vector:",)
+WITH_MODELS = ("vector:", "adapter:", "model:", "tilt:")  # hold a model of their own
 
 
 def default_components(

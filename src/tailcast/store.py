@@ -10,21 +10,21 @@
     rounds/R.json               how many draws of which component each query got in a round
     estimates.jsonl             one object for each query and method
 
-Every file is written to a hidden name beside its place, synced, and renamed: it is there
-whole or not at all, so a run killed at any moment goes on from the files that exist. A
-lock that dies with its process keeps two runs out of one directory.
+Every file is there whole or not at all, so a run killed at any moment goes on from the files
+that exist, and a lock keeps two runs out of one directory: see :mod:`tailcast.files` for a
+folder and :mod:`tailcast.objects` for an object store.
 """
 
 import errno
-import fcntl
+import io
 import json
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from tailcast.errors import StoreError
+from tailcast.files import Taken
+from tailcast.objects import files_at
 from tailcast.proposals import Proposal, StreamKey
 from tailcast.types import SampleBatch, Scores, Verdicts
 
@@ -40,7 +42,7 @@ __all__ = ["RunStore", "existing_run"]
 GROWING = ("samples", "monte_carlo")
 FREE = (
     "out", "budget", "memory", "engine", "engine_model", "engine_seeds", "judge_workers",
-    "judge_rate", "judge_calls",
+    "judge_rate", "judge_calls", "ray", "workers",
 )  # fmt: skip
 
 
@@ -48,11 +50,32 @@ class RunStore:
     """A run directory.
 
     Args:
-        path: The directory; made when it is not there.
+        path: The directory, or the URL of one; made when it is not there.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.files = files_at(path)
+
+    @property
+    def path(self) -> PurePath:
+        """The directory, for the reader of a message."""
+        return self.files.place
+
+    @property
+    def address(self) -> PurePath:
+        """The directory, not relative to any other."""
+        return self.path.resolve() if isinstance(self.path, Path) else self.path
+
+    @contextmanager
+    def as_file(self, name: str) -> Iterator[Path]:
+        """A file of the directory on this machine: itself, or a copy for the while."""
+        if isinstance(self.path, Path):
+            yield self.path / name
+            return
+        with TemporaryDirectory(prefix="tailcast-") as scratch:
+            copy = Path(scratch) / name.rsplit("/", 1)[-1]
+            copy.write_bytes(self.files.read(name))
+            yield copy
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -61,17 +84,19 @@ class RunStore:
         Raises:
             StoreError: If it cannot be made or written, or another process holds it.
         """
-        with self._sentences():
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = (self.path / ".lock").open("w")
+        lock = self.files.locked()
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            with self._sentences():
+                lock.__enter__()
+        except Taken:
             raise StoreError(f"run directory {self.path} is in use by another process.") from None
-        try:
+        with ExitStack() as stack:
+            stack.push(lock)
             yield
-        finally:
-            handle.close()
+
+    def holds(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return self.files.holds(name)
 
     def check(self, config: dict[str, Any], facts: dict[str, str]) -> None:
         """Start a run, or make sure that this is the run that was started here.
@@ -94,7 +119,7 @@ class RunStore:
                         f"({before}, now {value}): restore them or use another --out."
                     )
             facts = {**old.get("facts", {}), **facts}
-        elif self.path.exists() and any(self.path.glob("[!.]*")):
+        elif self.files.there() and not self.files.empty():
             raise StoreError(f"{self.path} is not empty and no run directory: use another --out.")
         manifest = {"format": 1, **(old or {"versions": _versions()})}
         self.write_json("manifest.json", {**manifest, "config": config, "facts": facts})
@@ -128,7 +153,7 @@ class RunStore:
             StoreError: If the file is not JSON.
         """
         try:
-            return json.loads((self.path / name).read_text("utf-8"))
+            return json.loads(self.files.read(name).decode("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
@@ -139,12 +164,17 @@ class RunStore:
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the directory, whole or not at all."""
         text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-        self._write(self.path / name, lambda path: path.write_text(text, "utf-8"))
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file of the directory, whole or not at all."""
+        with self._sentences():
+            self.files.write(name, content)
 
     def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Write a file of one JSON object a line, whole or not at all."""
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-        self._write(self.path / name, lambda path: path.write_text(text, "utf-8"))
+        self.write_bytes(name, text.encode())
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """Objects of a file of one JSON object a line.
@@ -154,7 +184,8 @@ class RunStore:
         """
         path = self.path / name
         try:
-            return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            text = self.files.read(name).decode("utf-8")
+            return [json.loads(line) for line in text.splitlines()]
         except FileNotFoundError:
             raise StoreError(f"{self.path} holds no {name}: it is no finished run.") from None
         except (OSError, ValueError) as error:
@@ -170,8 +201,9 @@ class RunStore:
 
     def shards(self, stage: str, query_id: str) -> list[tuple[int, int]]:
         """Ranges of draws that are there, in order."""
-        found = (self.path / "samples" / stage / _slug(query_id)).glob("[!.]*.parquet")
-        return sorted((int(a), int(b)) for a, b in (path.stem.split("-") for path in found))
+        names = self.files.names(f"samples/{stage}/{_slug(query_id)}")
+        stems = [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
+        return sorted((int(a), int(b)) for a, b in (stem.split("-") for stem in stems))
 
     def write_batch(self, stage: str, shard: tuple[int, int], batch: SampleBatch) -> None:
         """Write the draws of a shard."""
@@ -239,7 +271,7 @@ class RunStore:
 
     def has_verdicts(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:
         """Whether a shard has been judged."""
-        return self._shard_path("verdicts", stage, query_id, shard).exists()
+        return self.holds(_shard_name("verdicts", stage, query_id, shard))
 
     def write_verdicts(
         self, stage: str, query_id: str, shard: tuple[int, int], verdicts: Verdicts
@@ -262,7 +294,7 @@ class RunStore:
 
     def has_scores(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:
         """Whether the hits of a shard are scored."""
-        return self._shard_path("scores", stage, query_id, shard).exists()
+        return self.holds(_shard_name("scores", stage, query_id, shard))
 
     def write_scores(
         self, stage: str, query_id: str, shard: tuple[int, int], scores: Scores
@@ -300,37 +332,23 @@ class RunStore:
             token_forwards=int(facts[b"token_forwards"]),
         )
 
-    def _shard_path(self, kind: str, stage: str, query_id: str, shard: tuple[int, int]) -> Path:
-        name = f"{shard[0]:08d}-{shard[1]:08d}.parquet"
-        return self.path / kind / stage / _slug(query_id) / name
-
     def _write_table(
         self, kind: str, stage: str, query_id: str, shard: tuple[int, int], table: pa.Table
     ) -> None:
-        path = self._shard_path(kind, stage, query_id, shard)
-        self._write(path, lambda place: parquet.write_table(table, place, compression="zstd"))
+        content = io.BytesIO()
+        parquet.write_table(table, content, compression="zstd")
+        with self._sentences():
+            self.files.create(_shard_name(kind, stage, query_id, shard), content.getvalue())
 
     def _read_table(self, kind: str, stage: str, query_id: str, shard: tuple[int, int]) -> pa.Table:
-        path = self._shard_path(kind, stage, query_id, shard)
+        name = _shard_name(kind, stage, query_id, shard)
         try:
-            return parquet.read_table(path, partitioning=None)
+            return parquet.read_table(pa.BufferReader(self.files.read(name)))
         except (OSError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
-            raise StoreError(f"{path} is damaged ({reason}): delete it and run again.") from None
-
-    def _write(self, path: Path, write: Callable[[Path], Any]) -> None:
-        """Write under a hidden name, sync, rename, sync the folder."""
-        hidden = path.with_name(f".{path.name}.tmp")
-        with self._sentences():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                write(hidden)
-                _sync(hidden)
-                hidden.replace(path)
-                _sync(path.parent)
-            except BaseException:
-                hidden.unlink(missing_ok=True)
-                raise
+            raise StoreError(
+                f"{self.path / name} is damaged ({reason}): delete it and run again."
+            ) from None
 
     @contextmanager
     def _sentences(self) -> Iterator[None]:
@@ -350,19 +368,20 @@ def existing_run(directory: str | Path) -> RunStore:
     """A run directory that is there.
 
     Raises:
-        StoreError: If it is not.
+        StoreError: If it is not, or its store does not answer.
     """
-    if not Path(directory).is_dir():
-        raise StoreError(f"run directory {str(directory)!r} does not exist: check the path.")
-    return RunStore(directory)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    store = RunStore(directory)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        there = store.files.there()
+    except OSError as error:
+        raise StoreError(f"run directory {store.path} cannot be read ({error}).") from None
+    if not there:
+        raise StoreError(f"run directory {str(store.path)!r} does not exist: check the path.")
+    return store
+
+
+def _shard_name(kind: str, stage: str, query_id: str, shard: tuple[int, int]) -> str:
+    return f"{kind}/{stage}/{_slug(query_id)}/{shard[0]:08d}-{shard[1]:08d}.parquet"
 
 
 def _slug(query_id: str) -> str:

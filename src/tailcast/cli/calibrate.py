@@ -106,8 +106,9 @@ def _ask(store: RunStore, sample: "Sample", question: str) -> None:
     from tailcast.pipeline.labels import LABELS, read_labels
 
     kept = {}
-    if (store.path / LABELS).is_file():
-        kept = read_labels(store.path / LABELS, sample)
+    if store.holds(LABELS):
+        with store.as_file(LABELS) as path:
+            kept = read_labels(path, sample)
     words = {1.0: "yes", 0.0: "no"}
 
     def save(labels: dict[str, str]) -> None:

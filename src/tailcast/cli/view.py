@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -153,7 +153,7 @@ def _time(hours: float) -> str:
     return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.1f} s"
 
 
-def show_estimates(rows: list[dict[str, Any]], path: Path, *, as_json: bool) -> None:
+def show_estimates(rows: list[dict[str, Any]], path: PurePath, *, as_json: bool) -> None:
     """Print estimates as a table with what they mean, or as JSON lines."""
     if as_json:
         for row in rows:
@@ -169,7 +169,7 @@ def show_estimates(rows: list[dict[str, Any]], path: Path, *, as_json: bool) -> 
         table.add_row(*(cells[name] for name in kept))
     screen.print(table)
     _footnotes(screen, rows)
-    for one in RunStore(path).read_json("audit.json") or []:
+    for one in RunStore(str(path)).read_json("audit.json") or []:
         if one["name"] == "all" or one["fires"]:
             style = "red" if one["fires"] else "dim"
             text = f"audit of {one['name']}: {one['sentence']}."

@@ -233,14 +233,14 @@ def _log(
         top_p=config.get("top_p"), top_k=config.get("top_k") or None, seed=config.get("seed"),
     )  # fmt: skip
     spec = EvalSpec(
-        created=now, task=f"tailcast/{store.path.name}", model=f"tailcast/{config.get('model')}",
+        created=now, task=f"tailcast/{store.address.name}", model=f"tailcast/{config.get('model')}",
         dataset=EvalDataset(
             name=str(config.get("queries")), samples=len(samples), sample_ids=ids
         ),
         config=EvalConfig(), model_generate_config=settings,
         packages={"tailcast": version("tailcast")},
         metadata={
-            "note": _NOTE, "run": str(store.path.resolve()), "draws": total,
+            "note": _NOTE, "run": str(store.address), "draws": total,
             "draws_in_log": len(samples), "config": config, "facts": manifest.get("facts", {}),
             "estimates": list(rows),
         },

@@ -5,6 +5,7 @@ judge is also measured on their draws, which hold far more hits than the target'
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def calibrate(store: RunStore, path: Path | None = None) -> Calibration:
         DataError: As :func:`tailcast.pipeline.labels.read_labels`.
     """
     sample = read_sample(store)
-    labels = read_labels(path or store.path / LABELS, sample)
+    with nullcontext(path) if path else store.as_file(LABELS) as file:
+        labels = read_labels(file, sample)
     judged = {one.row["query_id"]: one for one in read_judged(store, sample.method)}
     chosen = [judged[id] for id in sample.queries]
     level = float(chosen[0].row["level"])

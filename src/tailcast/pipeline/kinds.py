@@ -14,6 +14,7 @@ from tailcast.sampling import StreamKind
 from tailcast.steering import load_steering
 from tailcast.streams import Openings, Other, Prompted, Tilted, Vector, load_shift
 from tailcast.types import Query
+from tailcast.workers import Kit
 
 __all__ = ["KINDS", "build_kinds", "streams_digest"]
 
@@ -32,13 +33,12 @@ KINDS = {
 
 
 def build_kinds(
-    config: RunConfig, target: Any, queries: Sequence[Query], given: Mapping[str, StreamKind]
+    kit: Kit, queries: Sequence[Query], given: Mapping[str, StreamKind]
 ) -> dict[str, StreamKind]:
     """The kinds of streams that a run names.
 
     Args:
-        config: The run; ``streams`` are read, and the model's settings for adapters.
-        target: Its target.
+        kit: The run's settings and its model.
         queries: Its queries.
         given: Kinds made elsewhere, by the names that the run uses.
 
@@ -46,8 +46,8 @@ def build_kinds(
         TailcastError: If one cannot be made.
     """
     return {
-        spec: given[spec] if spec in given else _build(spec, config, target, queries)
-        for spec in config.streams
+        spec: given[spec] if spec in given else _build(spec, kit.config, kit.target, queries)
+        for spec in kit.config.streams
     }
 
 

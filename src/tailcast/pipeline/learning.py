@@ -26,7 +26,15 @@ from tailcast.store import existing_run
 from tailcast.streams import Hit, Openings, Seen, fit_shift
 from tailcast.types import Query, SamplingSettings, Target
 
-__all__ = ["Trail", "hits_of_run", "informed", "learn_shift", "left_out", "read_trail"]
+__all__ = [
+    "Trail",
+    "hits_of_run",
+    "informed",
+    "learn_shift",
+    "left_out",
+    "own_passes",
+    "read_trail",
+]
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,14 @@ def informed(
         hits += [Hit(prompts[id], *pair) for pair in zip(tokens, weights, strict=True) if pair[1]]
     kinds: dict[str, StreamKind] = {**bench.kinds, LEARNING: kind.refitted(hits)}
     return replace(bench, kinds=kinds)
+
+
+def own_passes(bench: Bench, query: Query, components: Sequence[Proposal]) -> list[int]:
+    """How many passes besides the target's the draws of each component take."""
+    if not bench.kinds:  # the model need not be in this process
+        return [int(bool(one.strength) and not one.is_target) for one in components]
+    streams, prompt = bench.streams, bench.kit.target.encode(query)
+    return [streams.own_passes(one, prompt) for one in components]
 
 
 def left_out(

@@ -16,8 +16,8 @@ from tailcast.errors import ConfigError
 from tailcast.judges import build_judge
 from tailcast.models import load_target, planned_rows, shape_of
 from tailcast.pipeline.select import pilot_queries
-from tailcast.pipeline.shards import stops_of
 from tailcast.pipeline.splitting import expected_draws
+from tailcast.pipeline.tasks import stops_of
 from tailcast.proposals import Proposal
 from tailcast.sampling import DrawRequest, Stops, draw
 from tailcast.types import Query, SampleBatch, SamplingSettings, Target

@@ -17,7 +17,7 @@ from tailcast.analysis.draws import Draws, read_round
 from tailcast.config import RunConfig
 from tailcast.mixtures import Mixture
 from tailcast.pipeline.allocation import Spent, first_round, next_round
-from tailcast.pipeline.learning import Trail, informed, left_out, read_trail
+from tailcast.pipeline.learning import Trail, informed, left_out, own_passes, read_trail
 from tailcast.pipeline.shards import Bench, draw_stage
 from tailcast.pipeline.stopping import reached, spent_budget
 from tailcast.pipeline.weigh import Work, score_hits, work_of
@@ -115,7 +115,7 @@ def run_rounds(
     """
     config, store = bench.config, bench.store
     history = {one.id: History(plain=plain.get(one.id, (0, 0))) for one in queries}
-    prompts = {one.id: bench.target.encode(one) for one in queries}
+    prompts = {one.id: bench.kit.target.encode(one) for one in queries} if bench.kinds else {}
     plan: dict[str, Any] = {}
     done, number, seconds = 0, 0, 0.0
     while True:
@@ -149,7 +149,7 @@ def _plan(
     """The next round; empty when nothing is left to do."""
     config, spent = bench.config, {}
     for id, one in history.items():
-        rounds = left_out(bench, components, one.rounds, one.trails, prompts[id])
+        rounds = left_out(bench, components, one.rounds, one.trails, prompts.get(id, ()))
         spent[id] = Spent(rounds, tuple(one.works), one.estimate(config) if done else None)
     ids = [id for id, one in history.items() if not one.ended]
     left = config.draws // config.continuations - done
@@ -195,8 +195,7 @@ def _take(bench: Bench, stage: str, query: Query, mixture: Mixture, history: His
             bench.store, stage, query.id, mixture, continuations=several, failed_hit=True
         )
     history.pessimistic.append(found)
-    streams, prompt = bench.streams, bench.target.encode(query)
-    passes = [streams.own_passes(one, prompt) for one in mixture.components]
+    passes = own_passes(bench, query, mixture.components)
     history.works.append(work_of(draws, mixture, several, passes))
     _add_cost(bench, stage, query, draws, history)
 

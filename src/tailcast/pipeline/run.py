@@ -15,8 +15,6 @@ from tailcast.behaviours import is_behaviour
 from tailcast.config import RunConfig
 from tailcast.data import load_queries, pairs_digest, queries_digest
 from tailcast.errors import StoreError
-from tailcast.judges import build_judge
-from tailcast.models import build_engine, load_target, planned_rows
 from tailcast.pipeline.check import Case, audits_of, compared, history_case
 from tailcast.pipeline.kinds import build_kinds, streams_digest
 from tailcast.pipeline.rounds import run_rounds
@@ -24,12 +22,14 @@ from tailcast.pipeline.select import Selection, select_proposals
 from tailcast.pipeline.shards import Bench, Rows, draw_stage
 from tailcast.pipeline.splitting import split_queries
 from tailcast.pipeline.steer import steering_of
+from tailcast.pipeline.tasks import FitTask, ReadTask, fit_vector, one, read_model
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
 from tailcast.sampling import StreamKind
 from tailcast.stats import Audit, Estimate, importance_sampling, monte_carlo
 from tailcast.store import RunStore
-from tailcast.types import Engine, Judge, Query, SteeringVector, Target
+from tailcast.types import ContrastPair, Engine, Judge, Query, SteeringVector, Target
+from tailcast.workers import Kit, Workers, open_workers
 
 __all__ = ["Inputs", "run"]
 
@@ -72,48 +72,48 @@ def run(
         config.queries, column=config.column, limit=config.limit
     )
     queries = queries[: config.limit]
-    judge = inputs.judge or build_judge(config.judge_settings)
+    kit = Kit(config, target=inputs.target, judge=inputs.judge, engine=inputs.engine)
     for query in queries:
-        if judge.check is not None:
-            judge.check(query)
+        if kit.judge.check is not None:
+            kit.judge.check(query)
     with store.locked():
         facts = _facts(config, queries, inputs)
-        if judge.fingerprint:
-            facts["judge"] = judge.fingerprint
+        if kit.judge.fingerprint:
+            facts["judge"] = kit.judge.fingerprint
         store.check(config.model_dump(mode="json"), facts)
-        there = (store.path / "estimates.jsonl").is_file()
+        there = store.holds("estimates.jsonl")
         if there and store.read_json("finished.json") == _size(config):
             progress.say(f"{store.path} is finished: nothing to do.")
             return [_record(row) for row in store.read_lines("estimates.jsonl")]
-        bench = _bench(config, inputs, queries, judge, store, facts, progress)
-        try:
-            return _measure(bench, queries, config, progress)
-        finally:
-            _add_usage(store, judge, progress)
+        with open_workers(kit, progress.say) as workers:
+            bench = _bench(store, workers, kit, facts, inputs, queries, progress)
+            try:
+                return _measure(bench, queries, config, progress)
+            finally:
+                _add_usage(store, kit.judge, progress)
 
 
 def _bench(
-    config: RunConfig, inputs: Inputs, queries: Sequence[Query], judge: Judge, store: RunStore,
-    facts: dict[str, str], progress: Progress,
+    store: RunStore, workers: Workers, kit: Kit, facts: dict[str, str], inputs: Inputs,
+    queries: Sequence[Query], progress: Progress,
 ) -> Bench:  # fmt: skip
-    """All that is loaded, fitted or connected to, and written into the manifest."""
-    target = inputs.target or load_target(config.model_settings)
-    rows = config.batch or int(
-        store.fact("rows") or planned_rows(target, config.max_new_tokens, config.memory)
-    )
-    revision = getattr(target, "revision", "")
-    facts |= {"model": target.fingerprint, "revision": revision, "rows": str(rows)}
+    """Load the model, make sure that it is the run's, and all that it is steered by."""
+    config = kit.config
+    model = one(workers, read_model, ReadTask())
+    rows = config.batch or int(store.fact("rows") or model.rows)
+    facts |= {"model": model.fingerprint, "revision": model.revision, "rows": str(rows)}
     store.check(config.model_dump(mode="json"), facts)
-    steering = inputs.steering or steering_of(config, target, store, progress)
-    engine = inputs.engine or build_engine(
-        config.engine, config.model_settings, target.end_tokens,
-        served_name=config.engine_model, seeded=config.engine_seeds, workers=rows,
-    )  # fmt: skip
-    kinds = build_kinds(config, target, queries, inputs.streams or {})
+
+    def fit(pairs: Sequence[ContrastPair]) -> SteeringVector:
+        progress.say("Fitting the steering vector.")
+        return one(workers, fit_vector, FitTask(pairs))
+
+    steering = inputs.steering or steering_of(config, store, fit, model.weights)
+    kinds = build_kinds(kit, queries, inputs.streams or {}) if config.streams else {}
     if kinds:
         facts["streams"] = streams_digest(kinds)
         store.check(config.model_dump(mode="json"), facts)
-    return Bench(store, target, judge, config, Rows(rows), steering, engine, kinds)
+    return Bench(store, workers, kit, Rows(rows), steering, kinds)
 
 
 def _add_usage(store: RunStore, judge: Judge, progress: Progress) -> None:

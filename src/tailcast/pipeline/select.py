@@ -7,7 +7,7 @@ switches and mixes are arithmetic.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tailcast.analysis.draws import Draws, read_draws
 from tailcast.config import RunConfig
 from tailcast.pipeline.shards import Bench, draw_stage
+from tailcast.pipeline.tasks import Scored, ScoreTask, score_completions
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal, ProposalGrid, StreamKey
-from tailcast.sampling import score
 from tailcast.sampling.draw import draw_generator
 from tailcast.stats import cross_entropy
 from tailcast.types import Query
@@ -74,9 +74,11 @@ def select_proposals(
         progress.say("The pilot found no hit at any strength: plain sampling is all that is left.")
         record = {"given_up": True, "pilot_hits": hits, "cost": cost}
         return Selection({query.id: Proposal.target() for query in queries}, record, True)
-    losses = {
-        query.id: _losses(bench, query, found[query.id], grid) for query in pilot if hits[query.id]
+    tasks = [_scoring(bench, query, found[query.id], grid) for query in pilot if hits[query.id]]
+    scored = {
+        task.prompts[0].id: each for task, each in bench.workers.map(score_completions, tasks)
     }
+    losses = {task.prompts[0].id: _losses(task, scored, grid) for task in tasks}
     return _choose(queries, losses, grid, {"pilot_hits": hits, "cost": cost}, config.per_query)
 
 
@@ -92,24 +94,27 @@ def _pilot(
     return {query.id: read_draws(bench.store, stage, query.id) for query in queries}
 
 
-def _losses(bench: Bench, query: Query, draws: Draws, grid: ProposalGrid) -> NDArray[np.float64]:
-    """Cross-entropy of every proposal of the grid on one query's hits, [grid]."""
+def _scoring(bench: Bench, query: Query, draws: Draws, grid: ProposalGrid) -> ScoreTask:
+    """One query's hits, to be scored at every strength of the grid."""
     completions = [
         row[:length].tolist()
         for batch, verdicts in zip(draws.batches, draws.verdicts, strict=True)
         for row, length, hit in zip(batch.tokens, batch.lengths, verdicts.hits, strict=True)
         if hit
     ]
-    logp, logs, _ = score(
-        bench.streams,
-        [bench.target.encode(query)] * len(completions),
-        completions,
-        [StreamKey(strength) for strength in grid.strengths],
-        bench.config.sampling_settings,
-        tokens=max(grid.switches),
-        slots=bench.rows.number,
-    )
-    lengths = np.array([len(completion) for completion in completions])
+    return ScoreTask(
+        f"scoring the pilot of {query.id}", [query] * len(completions), completions,
+        [StreamKey(strength) for strength in grid.strengths], max(grid.switches),
+        bench.rows.number, bench.steering, {},
+    )  # fmt: skip
+
+
+def _losses(
+    task: ScoreTask, scored: Mapping[str, Scored], grid: ProposalGrid
+) -> NDArray[np.float64]:
+    """Cross-entropy of every proposal of the grid on one query's hits, [grid]."""
+    logp, logs, _ = scored[task.prompts[0].id]
+    lengths = np.array([len(completion) for completion in task.completions])
     ratios = grid.log_ratios(logp, logs, lengths)
     return cross_entropy(ratios, -grid.log_marginal_ratio(ratios))
 

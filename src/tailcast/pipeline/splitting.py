@@ -18,13 +18,11 @@ from tailcast.errors import ConfigError
 from tailcast.pipeline.shards import (
     BLOCK_QUERIES,
     Bench,
-    Todo,
     covered,
-    in_memory,
     judge_shard,
     next_shards,
-    stops_of,
 )
+from tailcast.pipeline.tasks import Todo, in_memory, stops_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
 from tailcast.sampling import (
@@ -67,7 +65,7 @@ def split_queries(
     config = bench.config
     score, spent = _score(bench, queries)
     draws = {query.id: config.samples for query in queries}
-    there = sum(covered(bench.store, STAGE, query.id) for query in queries)
+    there = sum(map(covered, _there(bench, queries).values()))
     total, done = len(queries) * config.samples, min(there, len(queries) * config.samples)
     progress.start(STAGE, *(expected_draws(n, config.floor) for n in (total, done)))
     size = max(1, _SHARD_PARTICLES // config.particles) * config.particles
@@ -76,11 +74,16 @@ def split_queries(
         for query in block:
             for shard in bench.store.shards(STAGE, query.id):
                 judge_shard(bench, STAGE, query, shard, progress)
-        while todo := next_shards(bench.store, STAGE, block, draws, size=size):
+        while todo := next_shards(_there(bench, block), block, draws, size=size):
             _draw(bench, todo, score)
             for query, shard in todo:
                 judge_shard(bench, STAGE, query, shard, progress)
     return {query.id: _estimate(bench, query, spent.get(query.id, 0)) for query in queries}
+
+
+def _there(bench: Bench, queries: Sequence[Query]) -> dict[str, list[tuple[int, int]]]:
+    """The ranges of particles that are there, by query."""
+    return {query.id: bench.store.shards(STAGE, query.id) for query in queries}
 
 
 def _score(bench: Bench, queries: Sequence[Query]) -> tuple[PrefixScore, dict[str, int]]:
@@ -93,7 +96,7 @@ def _score(bench: Bench, queries: Sequence[Query]) -> tuple[PrefixScore, dict[st
     kept = bench.store.read_json("openings.json")
     if kept is None:
         tokens, forwards = usual_tokens(
-            bench.target, {query.id: bench.target.encode(query) for query in queries},
+            bench.kit.target, {query.id: bench.kit.target.encode(query) for query in queries},
             config.sampling_settings, seed=str(config.seed), slots=bench.rows.number,
             stops=replace(stops_of(bench.judge, queries, config), rate=1.0),
         )  # fmt: skip
@@ -108,7 +111,7 @@ def _draw(bench: Bench, todo: Todo, score: PrefixScore) -> None:
     config, size = bench.config, bench.config.particles
     requests = [
         SplitRequest(
-            query.id, bench.target.encode(query), number, size, config.floor,
+            query.id, bench.kit.target.encode(query), number, size, config.floor,
             f"{config.seed}/{STAGE}/{query.id}",
         )
         for query, shard in todo
@@ -117,20 +120,21 @@ def _draw(bench: Bench, todo: Todo, score: PrefixScore) -> None:
     block = [query for query, _ in todo]
     name = f"{STAGE} of {block[0].id} to {block[-1].id}, particles from {todo[0][1][0]},"
     stops = stops_of(bench.judge, block, config)
-    found = in_memory(
-        bench,
-        lambda: split(
-            bench.target, requests, config.sampling_settings, score,
-            slots=bench.rows.number, stops=stops,
+    found, rows = in_memory(
+        lambda slots: split(
+            bench.kit.target, requests, config.sampling_settings, score, slots=slots, stops=stops
         ),
-        name,
-    )  # fmt: skip
+        bench.rows.number,
+    )
+    if rows < bench.rows.number:
+        bench.rows.number = rows
+        bench.store.note("out_of_memory", f"{name} was drawn with {rows} rows")
     swarms = iter(found.swarms)
     for query, shard in todo:
         mine = [next(swarms) for _ in range(shard[0] // size, shard[1] // size)]
         if shard not in bench.store.shards(STAGE, query.id):
             particles = [one for swarm in mine for one in swarm.particles]
-            batch = _batch(bench.target, query.id, particles, config.max_new_tokens)
+            batch = _batch(bench.kit.target, query.id, particles, config.max_new_tokens)
             batch = replace(batch, token_forwards=found.token_forwards[query.id])
             bench.store.write_swarms(STAGE, query.id, shard, _record(mine, shard[0] // size))
             bench.store.write_batch(STAGE, shard, batch)

@@ -1,8 +1,10 @@
 """From files to a steering vector, for a run and for ``tailcast steer``."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,6 @@ from tailcast.errors import ConfigError, SteeringError
 from tailcast.judges import asks_a_model, build_judge
 from tailcast.models import HuggingFaceTarget
 from tailcast.pipeline.kept_answers import KeptAnswers
-from tailcast.progress import Progress
 from tailcast.steering import (
     choose_layer,
     fit_refusal_direction,
@@ -32,10 +33,9 @@ from tailcast.types import (
     Positions,
     SamplingSettings,
     SteeringVector,
-    Target,
 )
 
-__all__ = ["Sources", "fit_from_files", "steering_of"]
+__all__ = ["Sources", "fit_from_files", "fit_from_pairs", "steering_of"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def fit_from_files(
     elif operator == "ablate":
         raise ConfigError("ablate needs a refusal direction: give --harmful and --harmless.")
     elif sources.given == ("pairs",):
-        vectors = _from_pairs(load_pairs(str(sources.pairs)), load(), layer, reading)
+        vectors = fit_from_pairs(load_pairs(str(sources.pairs)), load(), layer, reading)
     elif sources.given == ("behaviour",):
         vectors = _from_behaviour(load, sources, layer, reading, out.with_suffix(".answers.jsonl"))
     else:
@@ -120,7 +120,7 @@ def _from_behaviour(
         other = next((f": use --from {name}" for name, some in parts.items() if some), "")
         raise ConfigError(f"behaviour {sources.behaviour!r} has no {part}{other}.")
     if part == "pairs":
-        return _from_pairs(behaviour.pairs, load(), layer, reading)
+        return fit_from_pairs(behaviour.pairs, load(), layer, reading)
     if reading != "response":
         raise ConfigError("answers under system prompts are read over the response only.")
     return _from_system_prompts(behaviour, load, layer, sources.contrast, kept)
@@ -155,7 +155,7 @@ def _from_system_prompts(
         needed=8 if layer == "auto" else 2,
         kept=KeptAnswers(kept, facts),
     )
-    vectors = _from_pairs(found.pairs, target, layer, "response", differences=found.differences)
+    vectors = fit_from_pairs(found.pairs, target, layer, "response", differences=found.differences)
     for vector in vectors:
         vector.provenance.update(
             method="system prompts", behaviour=behaviour.name, **settings.model_dump(),
@@ -187,40 +187,49 @@ def _judges_of(behaviour: Behaviour, settings: ContrastSettings) -> tuple[Judge,
 
 
 def steering_of(
-    config: RunConfig, target: Target, store: RunStore, progress: Progress
-) -> SteeringVector | None:
-    """The steering vector: loaded, fitted before, or fitted now from pairs."""
-    kept = store.path / "steering.safetensors"
-    if config.pairs and not kept.exists():
-        if not isinstance(target, HuggingFaceTarget):
-            raise SteeringError("pairs can steer a transformers model only: give a vector.")
-        progress.say("Fitting the steering vector.")
-        pairs = load_pairs(config.pairs)
-        positions = config.positions or "response"
-        layer = "auto" if config.layer is None else str(config.layer)
-        vector = _from_pairs(pairs, target, layer, "response", positions)[0]
-        hidden = store.path / ".steering.safetensors"
-        save_steering([vector], hidden)
-        hidden.replace(kept)
-    source = kept if config.pairs else config.steering
-    if source is None:
+    config: RunConfig, store: RunStore, fit: Callable[[Sequence[ContrastPair]], SteeringVector],
+    weights: str,
+) -> SteeringVector | None:  # fmt: skip
+    """The steering vector: loaded, fitted before, or fitted now from pairs.
+
+    Args:
+        config: Names the vector or the pairs.
+        store: Keeps a fitted one.
+        fit: Fits one.
+        weights: Fingerprint of the model's weights; empty if it has none.
+
+    Raises:
+        SteeringError: If it was fitted on another model.
+    """
+    name = "steering.safetensors"
+    if config.pairs and not store.holds(name):
+        _keep(fit(load_pairs(config.pairs)), store, name)
+    if not (config.pairs or config.steering):
         return None
-    vector = load_steering(
-        source,
-        layer=None if config.pairs else config.layer,
-        operator=config.operator,
-        positions=config.positions,
-    )
-    own = getattr(target, "weights_fingerprint", "")
-    if vector.fingerprint and own and vector.fingerprint != own:
+    given = Path(config.steering) if config.steering else None
+    with nullcontext(given) if given else store.as_file(name) as source:
+        vector = load_steering(
+            source,
+            layer=None if config.pairs else config.layer,
+            operator=config.operator,
+            positions=config.positions,
+        )
+    if vector.fingerprint and weights and vector.fingerprint != weights:
         raise SteeringError(
-            f"steering vector {source} was fitted on another model ({vector.fingerprint}, this one "
-            f"is {own}): fit one for this model with tailcast steer."
+            f"steering vector {config.steering or name} was fitted on another model "
+            f"({vector.fingerprint}, this one is {weights}): fit one for this model with tailcast "
+            "steer."
         )
     return vector
 
 
-def _from_pairs(
+def _keep(vector: SteeringVector, store: RunStore, name: str) -> None:
+    with TemporaryDirectory() as scratch:
+        save_steering([vector], Path(scratch) / name)
+        store.write_bytes(name, (Path(scratch) / name).read_bytes())
+
+
+def fit_from_pairs(
     pairs: Sequence[ContrastPair], target: HuggingFaceTarget, layer: str, reading: Reading,
     positions: Positions = "response", differences: NDArray[np.float64] | None = None,
 ) -> list[SteeringVector]:  # fmt: skip

@@ -4,7 +4,7 @@ Only hits need a weight. Each is scored once under every stream of the mixture; 
 log-probabilities of one weight come from one such scoring (method.md section 5).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from tailcast.analysis.draws import Draws
 from tailcast.mixtures import Mixture, streams_of
-from tailcast.pipeline.shards import BLOCK_QUERIES, Bench, Todo
+from tailcast.pipeline.shards import BLOCK_QUERIES, Bench
+from tailcast.pipeline.tasks import ScoreTask, Todo, score_completions
 from tailcast.proposals import Proposal
-from tailcast.sampling import score
 from tailcast.types import Query, Scores
 
 __all__ = ["Work", "score_hits", "work_of"]
@@ -30,6 +30,20 @@ def score_hits(
     A block that a kill cut short is scored whole: what a row is rounded to, and what it
     costs, depends on the rest of its batch.
     """
+    tasks = (_task(bench, stage, block, components) for block in _unscored(bench, stage, queries))
+    for task, (logp, logs, forwards) in bench.workers.map(score_completions, tasks):
+        at = 0
+        for number, (query, shard, draws, lengths) in enumerate(task.of):
+            mine = slice(at, at + len(draws))
+            at += len(draws)
+            own = forwards // len(task.of) + (number < forwards % len(task.of))
+            found = Scores(draws, logp[mine], logs[mine], lengths, tuple(task.streams), own)
+            if not bench.store.has_scores(stage, query.id, shard):
+                bench.store.write_scores(stage, query.id, shard, found)
+
+
+def _unscored(bench: Bench, stage: str, queries: Sequence[Query]) -> Iterator[Todo]:
+    """Shards of the blocks that have some without scores."""
     for first in range(0, len(queries), BLOCK_QUERIES):
         block = [
             (query, shard)
@@ -37,32 +51,31 @@ def score_hits(
             for shard in bench.store.shards(stage, query.id)
         ]
         if not all(bench.store.has_scores(stage, query.id, shard) for query, shard in block):
-            _score_block(bench, stage, block, components)
+            yield block
 
 
-def _score_block(bench: Bench, stage: str, block: Todo, components: Sequence[Proposal]) -> None:
-    """Score the hits of some shards in one batch; keep what is not there yet."""
-    streams = streams_of(components)
+@dataclass(frozen=True)
+class _HitsTask(ScoreTask):
+    """The hits of some shards; ``of`` says for each which query, shard, draws and lengths."""
+
+    of: Sequence[tuple[Query, tuple[int, int], NDArray[np.int64], NDArray[np.int64]]] = ()
+
+
+def _task(bench: Bench, stage: str, block: Todo, components: Sequence[Proposal]) -> _HitsTask:
+    """What a worker must know to score the hits of some shards in one batch."""
     prompts, completions, rows = [], [], []
     for query, shard in block:
         batch = bench.store.read_batch(stage, query.id, shard)
         verdicts = bench.store.read_verdicts(stage, query.id, shard)
         hits = np.flatnonzero(verdicts.hits | verdicts.failed)
         rows.append((query, shard, batch.draws[hits], batch.lengths[hits]))
-        prompts += [bench.target.encode(query)] * len(hits)
+        prompts += [query] * len(hits)
         completions += [batch.tokens[row, : batch.lengths[row]].tolist() for row in hits]
-    logp, logs, forwards = score(
-        bench.streams, prompts, completions, streams, bench.config.sampling_settings,
-        slots=bench.rows.number, tokens=max(one.steered_tokens for one in components),
+    return _HitsTask(
+        f"scoring {stage} of {block[0][0].id} to {block[-1][0].id}", prompts, completions,
+        streams_of(components), max(one.steered_tokens for one in components),
+        bench.rows.number, bench.steering, bench.kinds, rows,
     )  # fmt: skip
-    at = 0
-    for number, (query, shard, draws, lengths) in enumerate(rows):
-        mine = slice(at, at + len(draws))
-        at += len(draws)
-        own = forwards // len(rows) + (number < forwards % len(rows))
-        found = Scores(draws, logp[mine], logs[mine], lengths, streams, own)
-        if not bench.store.has_scores(stage, query.id, shard):
-            bench.store.write_scores(stage, query.id, shard, found)
 
 
 @dataclass(frozen=True)

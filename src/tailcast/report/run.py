@@ -55,7 +55,7 @@ class Run:
     @property
     def name(self) -> str:
         """Name of its directory."""
-        return self.store.path.resolve().name
+        return self.store.address.name
 
     @cached_property
     def main(self) -> dict[str, Estimate]:
@@ -110,7 +110,9 @@ class Run:
         least = min((one.p for one in self.main.values() if one.p), default=1e-3)
         most = 10 ** min(max(math.ceil(-math.log10(least)) + 1, 3), 12)
         with self._readable("the draws"):
-            return repeated_sampling(as_analysed(self.store.path), most, level=self.config.level)
+            return repeated_sampling(
+                as_analysed(str(self.store.path)), most, level=self.config.level
+            )
 
     @cached_property
     def explained(self) -> dict[str, Explanation]:
@@ -119,7 +121,7 @@ class Run:
         Raises:
             StoreError: If a file of draws is damaged.
         """
-        if not (self.store.path / "samples").is_dir():
+        if not self.store.files.names("samples"):
             return {}
         return {one.query_id: self._explain(one) for one in self.ranked}
 
@@ -164,7 +166,7 @@ def read_run(directory: str | Path) -> Run:
             facts=_TEXTS.validate_python(manifest.get("facts", {})),
             estimates=tuple(_ESTIMATES.validate_python(rows)),
             audits=tuple(_AUDITS.validate_python(store.read_json("audit.json") or [])),
-            finished=datetime.fromtimestamp((path / "estimates.jsonl").stat().st_mtime, UTC),
+            finished=datetime.fromtimestamp(store.files.changed("estimates.jsonl"), UTC),
         )
     except (AttributeError, ConfigError, KeyError, TypeError, ValidationError) as error:
         raise StoreError(

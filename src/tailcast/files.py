@@ -1,0 +1,127 @@
+"""Where does a run directory lie: in a folder of this machine, or in an object store?
+
+Both show a file whole or not at all. A folder does it by a hidden name, a sync and a
+rename; an object store by its PUT, which is atomic, so that nothing need be renamed.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Protocol
+
+__all__ = ["Files", "LocalFiles", "Taken"]
+
+
+class Taken(Exception):
+    """Another process holds the directory."""
+
+
+class Files(Protocol):
+    """Files of a run directory by their names, such as ``rounds/0001.json``.
+
+    Whatever fails is an OSError.
+    """
+
+    @property
+    def place(self) -> PurePath:
+        """The directory, as the user writes it."""
+
+    def there(self) -> bool:
+        """Whether there is such a directory."""
+
+    def empty(self) -> bool:
+        """Whether it holds nothing but hidden files."""
+
+    def holds(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names within a folder of the files in it, hidden ones left out."""
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+
+    def changed(self, name: str) -> float:
+        """When a file was written, in seconds since 1970."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all, over what is there."""
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a file whose name says its content: what is there may stay."""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory; raises :class:`Taken` when another process does."""
+
+
+class LocalFiles:
+    """A folder of this machine.
+
+    Args:
+        place: The folder.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def there(self) -> bool:
+        """Whether it is a folder."""
+        return self.place.is_dir()
+
+    def empty(self) -> bool:
+        """Whether it holds nothing but hidden files."""
+        return not any(self.place.glob("[!.]*"))
+
+    def holds(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return (self.place / name).is_file()
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in a folder."""
+        return [path.name for path in (self.place / folder).glob("[!.]*")]
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        return (self.place / name).read_bytes()
+
+    def changed(self, name: str) -> float:
+        """When a file was written."""
+        return (self.place / name).stat().st_mtime
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write under a hidden name, sync, rename, sync the folder."""
+        path = self.place / name
+        hidden = path.with_name(f".{path.name}.tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            hidden.write_bytes(content)
+            _sync(hidden)
+            hidden.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            hidden.unlink(missing_ok=True)
+            raise
+
+    create = write
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder by a lock that dies with this process."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        with (self.place / ".lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Taken from None
+            yield
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
