@@ -21,12 +21,14 @@ class Nudged:
         self.fingerprint = f"nudged {token} {nats}"
 
     def parts(self, prompt: tuple[int, ...], strength: float) -> tuple[Part, ...]:
-        return ()  # no forward pass besides the target's own
+        """No forward pass besides the target's own."""
+        return ()
 
     def law(
         self, target: torch.Tensor, own: Sequence[torch.Tensor], places: Sequence[Place],
         settings: SamplingSettings,
     ) -> torch.Tensor:  # fmt: skip
+        """Scores of the next token at each place."""
         scores = target.clone()
         wanted = [place.tokens.count(self.token) < 2 for place in places]
         scores[wanted, self.token] += self.nats

@@ -31,6 +31,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from tailcast.columns import padded, ragged, steered_lengths
 from tailcast.errors import StoreError
 from tailcast.files import Taken
 from tailcast.objects import files_at
@@ -217,9 +218,9 @@ class RunStore:
             "kind": [one.kind for one in batch.proposals],
             "finish": list(batch.finish),
             "text": list(batch.texts),
-            "tokens": _ragged(batch.tokens, batch.lengths),
-            "token_logp": _ragged(batch.token_logp, batch.lengths),
-            "token_logs": _ragged(batch.token_logs, _steered_lengths(batch)),
+            "tokens": ragged(batch.tokens, batch.lengths),
+            "token_logp": ragged(batch.token_logp, batch.lengths),
+            "token_logs": ragged(batch.token_logs, steered_lengths(batch)),
             "log_roulette": batch.log_roulette,
         }
         sizes = {"width": str(batch.tokens.shape[1]), "token_forwards": str(batch.token_forwards)}
@@ -238,10 +239,10 @@ class RunStore:
             query_id=query_id,
             draws=np.array(columns["draw"], dtype=np.int64),
             proposals=tuple(Proposal(*one) for one in proposals),
-            tokens=_padded(columns["tokens"], width, -1, np.int32),
+            tokens=padded(columns["tokens"], width, -1, np.int32),
             lengths=np.array([len(row) for row in columns["tokens"]], dtype=np.int64),
-            token_logp=_padded(columns["token_logp"], width, 0, np.float32),
-            token_logs=_padded(columns["token_logs"], width, 0, np.float32),
+            token_logp=padded(columns["token_logp"], width, 0, np.float32),
+            token_logs=padded(columns["token_logs"], width, 0, np.float32),
             texts=tuple(columns["text"]),
             finish=tuple(columns["finish"]),
             token_forwards=int(table.schema.metadata[b"token_forwards"]),
@@ -388,25 +389,6 @@ def _slug(query_id: str) -> str:
     """A file name for a query id: itself where it is plain, else cleaned with a digest."""
     clean = re.sub(r"[^A-Za-z0-9_-]+", "_", query_id)[:48]
     return clean if clean == query_id else f"{clean}.{sha256(query_id.encode()).hexdigest()[:8]}"
-
-
-def _steered_lengths(batch: SampleBatch) -> np.ndarray[Any, Any]:
-    twin = [one.steered_tokens for one in batch.proposals]
-    return np.minimum(batch.lengths, twin)
-
-
-def _ragged(values: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> pa.Array:
-    """The first ``lengths[i]`` values of each row as a list column."""
-    inside = np.arange(values.shape[1]) < lengths[:, None]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[inside]))
-
-
-def _padded(rows: list[list[float]], width: int, fill: int, dtype: Any) -> np.ndarray[Any, Any]:
-    table = np.full((len(rows), width), fill, dtype=dtype)
-    for line, row in zip(table, rows, strict=True):
-        line[: len(row)] = row
-    return table
 
 
 def _versions() -> dict[str, str]:

@@ -119,8 +119,8 @@ def next_shards(
     shards: Shards, block: Sequence[Query], draws: Mapping[str, int], *, size: int = SHARD_DRAWS
 ) -> Todo:
     """What to draw next: ranges that were cut short by a kill, or new ones; none when done."""
-    covered = {one.id: covered(shards[one.id]) for one in block}
-    missing = [covered[one.id] for one in block if covered[one.id] < draws[one.id]]
+    there = {one.id: covered(shards[one.id]) for one in block}
+    missing = [there[one.id] for one in block if there[one.id] < draws[one.id]]
     if not missing:
         return ()
     start = min(missing)
