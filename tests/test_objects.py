@@ -238,7 +238,7 @@ def test_a_store_that_is_gone_is_said_and_the_run_goes_on_later(bucket, alone, t
 
     def failing(self, name, content):
         writes[name.split("/")[0]] += 1
-        if writes["samples"] == 7:
+        if writes["samples"] == 4:
             raise OSError("EndpointConnectionError: Could not connect")
         plain(self, name, content)
 
