@@ -50,7 +50,7 @@ def console() -> Console:
 
 @contextmanager
 def progress_view(*, quiet: bool) -> Iterator[Progress]:
-    """A progress bar with rate, hits and time left; nothing when quiet."""
+    """A bar with rate, hits, mean risk of plain draws, and time left; nothing when quiet."""
     if quiet:
         yield Progress()
         return
@@ -60,7 +60,7 @@ def progress_view(*, quiet: bool) -> Iterator[Progress]:
         BarColumn(),
         TaskProgressColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:>6.0f}/s  {task.fields[hits]} hits"),
+        TextColumn("{task.fields[rate]:>6.0f}/s  {task.fields[hits]} hits{task.fields[risk]}"),
         TimeRemainingColumn(),
         console=screen,
         disable=not screen.is_terminal,
@@ -78,19 +78,24 @@ class _Bars(Progress):
         self.screen = screen
         self.task: Any = None
         self.begun = 0
+        self.plain = False
 
     def start(self, stage: str, total: int, done: int) -> None:
         name = _STAGES.get(stage, stage)
         if not self.screen.is_terminal:
             self.say(f"{name}: {total} draws" + (f", {done} of them found" if done else ""))
-        self.begun = done
-        self.task = self.bars.add_task(name, total=total, completed=done, rate=0.0, hits=0)
+        self.begun, self.plain = done, stage == "mc"
+        fields: dict[str, Any] = {"rate": 0.0, "hits": 0, "risk": ""}
+        self.task = self.bars.add_task(name, total=total, completed=done, **fields)
 
     def advance(self, draws: int, hits: int) -> None:
         task = next(one for one in self.bars.tasks if one.id == self.task)
         elapsed = max(task.elapsed or 0.0, 1e-3)
         rate = (task.completed + draws - self.begun) / elapsed
-        self.bars.update(self.task, advance=draws, rate=rate, hits=task.fields["hits"] + hits)
+        found = task.fields["hits"] + hits
+        made = task.completed + draws - self.begun
+        risk = f", mean risk {found / made:.2g}" if self.plain and found and made else ""
+        self.bars.update(self.task, advance=draws, rate=rate, hits=found, risk=risk)
 
     def say(self, message: str) -> None:
         self.screen.print(message, highlight=False, markup=False)

@@ -62,6 +62,12 @@ class History:
             one = one.with_failures(self.failed, upper)
         return replace(one, cost=self.cost, ended=self.ended)
 
+    @property
+    def risk_so_far(self) -> float:
+        """The estimate of the rounds so far; 0 without a hit."""
+        total = sum(float(np.exp(one.log_weighted).sum()) for one in self.rounds)
+        return total / max(1, sum(one.n for one in self.rounds))
+
     def target_draws(self, continuations: int = 1) -> tuple[int, int]:
         """Hits among draws of the target, and their number."""
         return _target_draws(self.rounds, self.plain, continuations)
@@ -224,5 +230,6 @@ def _said(number: int, history: Mapping[str, History], config: RunConfig) -> str
     hits = sum(len(one.component) for each in history.values() for one in each.rounds)
     silent = sum(not any(len(one.component) for one in each.rounds) for each in history.values())
     ended = sum(bool(one.ended) for one in history.values())
-    text = f"Round {number}: {hits} hits so far, {silent} queries without any"
+    mean = float(np.mean([one.risk_so_far for one in history.values()]))
+    text = f"Round {number}: {hits} hits so far, {silent} queries without any, mean risk {mean:.2g}"
     return f"{text}, {ended} ended." if config.until else f"{text}."
