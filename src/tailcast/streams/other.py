@@ -64,4 +64,5 @@ class Vector(Other):
     def __init__(self, name: str, target: Target, vector: SteeringVector) -> None:
         self.name = name
         self.sources = {name: Source(target, vector)}
-        self.fingerprint = sha256(vector.direction.tobytes()).hexdigest()[:16]
+        what = repr((vector.operator, vector.layer, vector.positions)).encode()
+        self.fingerprint = sha256(what + vector.direction.tobytes()).hexdigest()[:16]
