@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import tailcast
-from tailcast.analysis.proposals import explained, proposals_used
+from tailcast.analysis.proposals import explained, proposals_used, tokens_drawn
 from tailcast.cli import main as tailcast_main
 from tailcast.data import load_queries
 from tailcast.models.embedded import asset, gguf_file
@@ -123,7 +123,8 @@ def page(runs: list[tuple[str, Path, list[dict[str, float]]]], options: Any) -> 
 def kinds_table(store: RunStore) -> list[str]:
     """Draws, hits, tokens and share of the estimates, by kind of stream."""
     totals: dict[str, list[float]] = {}
-    for use in proposals_used(store, explained(store)):
+    found = explained(store)
+    for use in proposals_used(found, tokens_drawn(store, found)):
         kind = use.proposal.split(" switch=")[0].split(":")[0].split(" ")[0].split("=")[0]
         row = totals.setdefault(kind, [0, 0, 0, 0])
         for k, one in enumerate((use.draws, use.hits, use.tokens, use.carried)):

@@ -21,7 +21,6 @@ from tailcast.config import make_config
 from tailcast.errors import ConfigError, StoreError
 from tailcast.models import TabularTarget
 from tailcast.report import KINDS, draw, read_run, save_chart, write_report
-from tailcast.report.ahead import ahead_of
 from tailcast.report.outlook import expected, mean_risk
 from tailcast.report.reproduce import command
 from tailcast.report.tables import short_proposal
@@ -260,7 +259,7 @@ def test_queries_not_yet_asked_are_forecast_where_there_are_enough(many, run, pa
     write_report([many], tmp_path / "report.html")
     text = " ".join(Parsed((tmp_path / "report.html").read_text("utf-8")).words)
     assert "Queries not yet asked" in text
-    found = ahead_of(read_run(many))
+    found = read_run(many).ahead
     for _, worst, low, high, mean, mean_low, mean_high in found.rows:
         assert 0 < low <= worst <= high <= 1 and 0 < mean_low <= mean <= mean_high < 1
     worsts = [row[1] for row in found.rows]

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tailcast.behaviours import judge_fields, load_behaviour, no_judge
 from tailcast.errors import ConfigError
-from tailcast.mixtures import WITH_MODELS, default_components
+from tailcast.mixtures import KINDS, WITH_MODELS, default_components
 from tailcast.proposals import Proposal, ProposalGrid
 from tailcast.types import JudgeSettings, ModelSettings, Operator, Positions, SamplingSettings
 
@@ -122,9 +122,7 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
     )
     streams: tuple[str, ...] = Field(
         (),
-        description="More streams for the mixture: openings, prefill:TEXT, hits:DIR, prompt:TEXT, "
-        "vector:FILE, adapter:DIR, model:NAME, learned:FILE, tilt:BETA:STREAM; see "
-        "docs/streams.md.",
+        description=f"More streams for the mixture: {', '.join(KINDS)}; see docs/streams.md.",
     )
     strengths: tuple[float, ...] = Field((0.1, 0.2, 0.3, 0.5, 0.75, 1.0), description="Grid.")
     heats: tuple[float, ...] = Field((1.5, 2.0), description="Grid of mixture: target's heats.")

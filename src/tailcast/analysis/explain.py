@@ -114,15 +114,15 @@ _Part = tuple[str, NDArray[Any], list[str], NDArray[np.float64], list[str], dict
 def _parts(store: RunStore, row: dict[str, Any]) -> Iterator[_Part]:
     """Of every stage: hits' numbers, proposals, log-weights and texts, and draws by proposal."""
     config = (store.read_json("manifest.json") or {}).get("config", {})
-    if row["method"] != "mixture" and store.shards(_stage(row), row["query_id"]):
-        yield _plain_part(store, _stage(row), row["query_id"])
+    if row["method"] != "mixture" and store.shards(stage_of(row), row["query_id"]):
+        yield _plain_part(store, stage_of(row), row["query_id"])
         return
     several = int(config.get("continuations", 1))
     for stage, mixture in mixtures_of(store, row["query_id"]):
         yield _round_part(store, stage, row["query_id"], mixture, several)
 
 
-def _stage(row: dict[str, Any]) -> str:
+def stage_of(row: dict[str, Any]) -> str:
     return row["method"] if row["method"] in ("is", "splitting") else "mc"
 
 

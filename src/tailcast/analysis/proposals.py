@@ -5,14 +5,14 @@ and a plain answer begin differently. Read from a run directory alone.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from tailcast.analysis.explain import Explanation, explain_estimate
+from tailcast.analysis.draws import mixtures_of
+from tailcast.analysis.explain import Explanation, explain_estimate, stage_of
 from tailcast.store import RunStore
 
-__all__ = ["Opening", "Use", "explained", "proposals_used", "ways_to_hit"]
+__all__ = ["Opening", "Use", "explained", "proposals_used", "tokens_drawn", "ways_to_hit"]
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,15 @@ def explained(store: RunStore) -> dict[str, Explanation]:
     return {id: explain_estimate(store, row) for id, row in last.items()}
 
 
-def proposals_used(store: RunStore, found: Mapping[str, Explanation]) -> list[Use]:
+def proposals_used(
+    found: Mapping[str, Explanation], tokens: Mapping[str, int] | None = None
+) -> list[Use]:
     """What every proposal did, those that carry most first.
 
     Args:
-        store: The run.
         found: From :func:`explained`.
+        tokens: From :func:`tokens_drawn`; 0 for all if None.
     """
-    tokens: Counter[str] = Counter()
-    for id, one in found.items():
-        for stage in _stages(store, one.estimate):
-            for shard in store.shards(stage, id):
-                batch = store.read_batch(stage, id, shard)
-                for proposal, length in zip(batch.proposals, batch.lengths, strict=True):
-                    tokens[str(proposal)] += int(length)
     with_hits = [one for one in found.values() if one.hits]
     leaders = Counter(one.by_proposal[0][0] for one in with_hits)
     totals: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0.0])
@@ -88,10 +83,32 @@ def proposals_used(store: RunStore, found: Mapping[str, Explanation]) -> list[Us
             row[0], row[1] = row[0] + draws, row[1] + hits
             row[2] += share / max(1, len(with_hits))
     uses = [
-        Use(name, int(draws), int(hits), tokens[name], carried, leaders[name])
+        Use(name, int(draws), int(hits), (tokens or {}).get(name, 0), carried, leaders[name])
         for name, (draws, hits, carried) in totals.items()
     ]
     return sorted(uses, key=lambda one: (-one.carried, -one.hits, one.proposal))
+
+
+def tokens_drawn(store: RunStore, found: Mapping[str, Explanation]) -> Counter[str]:
+    """Tokens of the draws of every proposal.
+
+    Args:
+        store: The run.
+        found: From :func:`explained`.
+
+    Raises:
+        StoreError: If a file of draws is damaged.
+    """
+    tokens: Counter[str] = Counter()
+    for id, one in found.items():
+        rounds = [stage for stage, _ in mixtures_of(store, id)]
+        mixture = one.estimate["method"] == "mixture"
+        for stage in rounds if mixture else [stage_of(one.estimate)]:
+            for shard in store.shards(stage, id):
+                batch = store.read_batch(stage, id, shard)
+                for proposal, length in zip(batch.proposals, batch.lengths, strict=True):
+                    tokens[str(proposal)] += int(length)
+    return tokens
 
 
 def ways_to_hit(found: Mapping[str, Explanation], *, words: int = 3) -> list[Opening]:
@@ -116,10 +133,3 @@ def _opening(words: str, hits: list[tuple[str, str, float]], queries: int) -> Op
         by[proposal] += share  # type: ignore[assignment]
     found = tuple((name, share / max(total, 1e-300)) for name, share in by.most_common(3))
     return Opening(words, len(hits), len({id for id, _, _ in hits}), total / queries, found)
-
-
-def _stages(store: RunStore, row: dict[str, Any]) -> Iterable[str]:
-    """Stages whose draws an estimate is made of."""
-    if row["method"] == "mixture":
-        return [stage for stage, _ in store.rounds()]
-    return ["is" if row["method"] == "is" else "mc"]

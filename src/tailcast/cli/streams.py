@@ -29,13 +29,19 @@ def proposals(
         show_text: Show those words, which are the model's own.
         json: Print JSON lines.
     """
-    from tailcast.analysis.proposals import explained, proposals_used, ways_to_hit
+    from tailcast.analysis.proposals import (
+        explained,
+        proposals_used,
+        tokens_drawn,
+        ways_to_hit,
+    )
 
     if words < 1:
         raise ConfigError(f"words {words} tells nothing apart: use 1 or more.")
     store = existing_run(directory)
     found = explained(store)
-    uses, ways = proposals_used(store, found), ways_to_hit(found, words=words)
+    uses = proposals_used(found, tokens_drawn(store, found))
+    ways = ways_to_hit(found, words=words)
     if json:
         for use in uses:
             print(jsonlib.dumps({"record": "proposal", **asdict(use)}))

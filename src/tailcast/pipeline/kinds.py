@@ -7,7 +7,7 @@ from typing import Any
 
 from tailcast.config import RunConfig
 from tailcast.errors import ConfigError
-from tailcast.mixtures import LEARNING
+from tailcast.mixtures import KINDS, LEARNING
 from tailcast.models import load_target
 from tailcast.pipeline.learning import hits_of_run
 from tailcast.sampling import StreamKind
@@ -16,20 +16,7 @@ from tailcast.streams import Openings, Other, Prompted, Tilted, Vector, load_shi
 from tailcast.types import Query
 from tailcast.workers import Kit
 
-__all__ = ["KINDS", "build_kinds", "streams_digest"]
-
-KINDS = {
-    LEARNING: "the hits of the rounds so far",
-    "prefill:TEXT": "an opening, or a file with one a line",
-    "hits:DIR": "the hits of another run of the same model",
-    "prompt:TEXT": "under this system prompt, or, with {query} in it, the request reworded",
-    "vector:FILE": "steered by another vector",
-    "adapter:DIR": "the model with an adapter",
-    "model:NAME": "another model with the same tokenizer",
-    "learned:FILE": "a shift that tailcast learn made",
-    "tilt:BETA:STREAM": "the target moved along what a stream does, BETA times",
-}
-"""What may stand after --streams, and what it is."""
+__all__ = ["build_kinds", "streams_digest"]
 
 
 def build_kinds(

@@ -32,7 +32,6 @@ __all__ = [
     "informed",
     "learn_shift",
     "left_out",
-    "own_passes",
     "read_trail",
 ]
 
@@ -75,14 +74,6 @@ def informed(
         hits += [Hit(prompts[id], *pair) for pair in zip(tokens, weights, strict=True) if pair[1]]
     kinds: dict[str, StreamKind] = {**bench.kinds, LEARNING: kind.refitted(hits)}
     return replace(bench, kinds=kinds)
-
-
-def own_passes(bench: Bench, query: Query, components: Sequence[Proposal]) -> list[int]:
-    """How many passes besides the target's the draws of each component take."""
-    if not bench.kinds:  # the model need not be in this process
-        return [int(bool(one.strength) and not one.is_target) for one in components]
-    streams, prompt = bench.streams, bench.kit.target.encode(query)
-    return [streams.own_passes(one, prompt) for one in components]
 
 
 def left_out(
@@ -135,13 +126,20 @@ def hits_of_run(directory: str, target: Target, *, tokens: int) -> list[Hit]:
     store, found = existing_run(directory), []
     last = {row["query_id"]: row for row in store.read_lines("estimates.jsonl")}
     for id, row in last.items():
-        prompt = target.encode(Query.user(id, row["prompt"]))
-        for one in explain_estimate(store, row).hits:
-            shard = next(each for each in store.shards(one.stage, id) if one.draw < each[1])
-            batch = store.read_batch(one.stage, id, shard)
-            drawn = one.draw - shard[0]
-            length = min(int(batch.lengths[drawn]), tokens)
-            found.append(Hit(prompt, tuple(batch.tokens[drawn, :length].tolist()), one.share))
+        prompt, hits = (
+            target.encode(Query.user(id, row["prompt"])),
+            explain_estimate(store, row).hits,
+        )
+        drawn = {
+            stage: [
+                tuple(row[: min(length, tokens)].tolist())
+                for shard in store.shards(stage, id)
+                for batch in [store.read_batch(stage, id, shard)]
+                for row, length in zip(batch.tokens, batch.lengths, strict=True)
+            ]
+            for stage in {one.stage for one in hits}
+        }
+        found += [Hit(prompt, drawn[one.stage][one.draw], one.share) for one in hits]
     if not found:
         raise StoreError(f"{directory} holds no hit to learn from: name a run with some.")
     return found

@@ -17,10 +17,10 @@ from tailcast.analysis.draws import Draws, read_round
 from tailcast.config import RunConfig
 from tailcast.mixtures import Mixture
 from tailcast.pipeline.allocation import Spent, first_round, next_round
-from tailcast.pipeline.learning import Trail, informed, left_out, own_passes, read_trail
+from tailcast.pipeline.learning import Trail, informed, left_out, read_trail
 from tailcast.pipeline.shards import Bench, draw_stage
 from tailcast.pipeline.stopping import reached, spent_budget
-from tailcast.pipeline.weigh import Work, score_hits, work_of
+from tailcast.pipeline.weigh import Work, own_passes, score_hits, work_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
 from tailcast.stats import Estimate, Round, mixture_estimate, monte_carlo_anytime

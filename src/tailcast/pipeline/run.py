@@ -22,7 +22,7 @@ from tailcast.pipeline.select import Selection, select_proposals
 from tailcast.pipeline.shards import Bench, Rows, draw_stage
 from tailcast.pipeline.splitting import split_queries
 from tailcast.pipeline.steer import steering_of
-from tailcast.pipeline.tasks import FitTask, ReadTask, fit_vector, one, read_model
+from tailcast.pipeline.tasks import FitTask, ReadTask, fit_vector, outcome_of, read_model
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
 from tailcast.sampling import StreamKind
@@ -99,14 +99,14 @@ def _bench(
 ) -> Bench:  # fmt: skip
     """Load the model, make sure that it is the run's, and all that it is steered by."""
     config = kit.config
-    model = one(workers, read_model, ReadTask())
+    model = outcome_of(workers, read_model, ReadTask())
     rows = config.batch or int(store.fact("rows") or model.rows)
     facts |= {"model": model.fingerprint, "revision": model.revision, "rows": str(rows)}
     store.check(config.model_dump(mode="json"), facts)
 
     def fit(pairs: Sequence[ContrastPair]) -> SteeringVector:
         progress.say("Fitting the steering vector.")
-        return one(workers, fit_vector, FitTask(pairs))
+        return outcome_of(workers, fit_vector, FitTask(pairs))
 
     steering = inputs.steering or steering_of(config, store, fit, model.weights)
     kinds = build_kinds(kit, queries, inputs.streams or {}) if config.streams else {}

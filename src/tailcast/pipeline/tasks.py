@@ -41,7 +41,7 @@ __all__ = [
     "draw_ranges",
     "fit_vector",
     "in_memory",
-    "one",
+    "outcome_of",
     "read_model",
     "score_completions",
     "stops_of",
@@ -55,7 +55,7 @@ Found = TypeVar("Found")
 Made = TypeVar("Made")
 
 
-def one(workers: Workers, work: Callable[[Kit, AnyTask], Found], task: AnyTask) -> Found:
+def outcome_of(workers: Workers, work: Callable[[Kit, AnyTask], Found], task: AnyTask) -> Found:
     """The outcome of a single task."""
     [(_, found)] = workers.map(work, [task])
     return found

@@ -17,7 +17,7 @@ from tailcast.pipeline.tasks import ScoreTask, Todo, score_completions
 from tailcast.proposals import Proposal
 from tailcast.types import Query, Scores
 
-__all__ = ["Work", "score_hits", "work_of"]
+__all__ = ["Work", "own_passes", "score_hits", "work_of"]
 
 _HANDLING = 0.5  # what sampling and judging a token costs, in forwards of one
 
@@ -76,6 +76,14 @@ def _task(bench: Bench, stage: str, block: Todo, components: Sequence[Proposal])
         streams_of(components), max(one.steered_tokens for one in components),
         bench.rows.number, bench.steering, bench.kinds, rows,
     )  # fmt: skip
+
+
+def own_passes(bench: Bench, query: Query, components: Sequence[Proposal]) -> list[int]:
+    """How many passes besides the target's the draws of each component take."""
+    if not bench.kinds:  # the model need not be in this process
+        return [int(bool(one.strength) and not one.is_target) for one in components]
+    streams, prompt = bench.streams, bench.kit.target.encode(query)
+    return [streams.own_passes(one, prompt) for one in components]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tailcast.errors import ConfigError, StoreError
-from tailcast.report.ahead import draw_ahead
 from tailcast.report.look import LIGHT, Look, load_altair
 from tailcast.report.outlook import upper_end
 from tailcast.report.run import Run
@@ -179,6 +178,43 @@ def repeated_of(runs: Sequence[Run], look: Look) -> Any:
     return (band + line + points).properties(width=look.width, height=270)
 
 
+def ahead(run: Run, look: Look) -> Any:
+    """The worst risk of n unseen queries; dashed beyond the queries that were measured."""
+    alt, found = load_altair(), run.ahead
+    rows = [{"n": n, "worst": one, "low": low, "high": high} for n, one, low, high in found.curve]
+    bottom = min([*found.seen[-1:], *(row["low"] for row in rows)])
+    points = [
+        {"n": found.measured / rank, "risk": one}
+        for rank, one in enumerate(found.seen, start=1)
+        if found.measured / rank >= 1
+    ]
+    x = alt.X(
+        "n:Q", scale=alt.Scale(type="log", domain=[1, found.rows[-1][0]]), title="queries",
+        axis=alt.Axis(values=[10.0**k for k in range(7)], format="~s"),
+    )  # fmt: skip
+    scale = alt.Scale(type="log", domain=[max(bottom, 1e-6), 1], clamp=True)
+    powers = alt.Axis(values=[10.0**-k for k in range(7)], format="~g")
+    y = alt.Y("worst:Q", scale=scale, axis=powers, title="largest risk among them")
+    base = alt.Chart(alt.Data(values=rows)).encode(x=x)
+    band = base.mark_area(opacity=0.18, color=look.accent, aria=False).encode(
+        y=alt.Y("low:Q", scale=scale, axis=powers), y2="high"
+    )
+    near, far = (base.transform_filter(f"datum.n {sign} {found.measured}") for sign in ("<=", ">="))
+    line = near.mark_line(strokeWidth=2.2, color=look.accent, aria=False).encode(y=y)
+    guess = far.mark_line(strokeWidth=2.2, strokeDash=[5, 4], color=look.accent, aria=False).encode(
+        y=y
+    )
+    known = (
+        alt.Chart(alt.Data(values=points))
+        .mark_point(size=12, filled=True, color=look.ink, aria=False)
+        .encode(x=x, y=alt.Y("risk:Q", scale=scale, axis=powers))
+    )
+    end = alt.Chart(alt.Data(values=[{"n": found.measured}])).mark_rule(
+        color=look.faint, strokeDash=[2, 3], aria=False
+    )
+    return (band + line + guess + known + end.encode(x=x)).properties(width=look.width, height=270)
+
+
 def components(run: Run, look: Look) -> Any:
     """Which proposals got the draws, and which brought the estimates."""
     alt = load_altair()
@@ -247,7 +283,7 @@ KINDS: dict[str, Callable[[Run, Look], Any]] = {
     "risks": risks,
     "agreement": agreement,
     "repeated": repeated,
-    "forecast": draw_ahead,
+    "forecast": ahead,
     "components": components,
     "diagnostics": diagnostics,
 }

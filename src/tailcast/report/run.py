@@ -16,7 +16,8 @@ from tailcast.analysis.explain import Explanation, explain_estimate
 from tailcast.analysis.repeated import ShareHit, repeated_sampling
 from tailcast.analysis.runs import read_run as as_analysed
 from tailcast.config import RunConfig, make_config
-from tailcast.errors import ConfigError, StoreError
+from tailcast.errors import ConfigError, DataError, StoreError
+from tailcast.report.ahead import Ahead, read_ahead
 from tailcast.report.outlook import Overall, mean_risk, upper_end
 from tailcast.stats import Audit, Estimate
 from tailcast.store import RunStore, existing_run
@@ -113,6 +114,18 @@ class Run:
             return repeated_sampling(
                 as_analysed(str(self.store.path)), most, level=self.config.level
             )
+
+    @cached_property
+    def ahead(self) -> Ahead:
+        """The forecast of queries not yet asked.
+
+        Raises:
+            StoreError: If its queries are too few for one, or none had a hit.
+        """
+        try:
+            return read_ahead(str(self.store.path))
+        except DataError as error:
+            raise StoreError(str(error)) from None
 
     @cached_property
     def explained(self) -> dict[str, Explanation]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tailcast.errors import StoreError
-from tailcast.report.ahead import ahead_of
 from tailcast.report.figures import draw
 from tailcast.report.outlook import expected, upper_end
 from tailcast.report.render import NARROW, WIDE, page_svg
@@ -141,7 +140,7 @@ def repeated(run: Run, press: Press) -> Section:
 def ahead(run: Run, press: Press) -> Section | None:
     """The worst and the mean risk of queries not yet asked; none where too few were measured."""
     try:
-        found = ahead_of(run)
+        found = run.ahead
     except StoreError:
         return None
     n, worst, low, high, *_ = found.rows[-1]

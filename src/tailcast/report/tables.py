@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from tailcast.analysis.proposals import proposals_used
 from tailcast.report.run import Run
 from tailcast.report.words import METHODS, risk, risk_of
 from tailcast.stats import Estimate
@@ -33,17 +34,9 @@ def component_rows(run: Run) -> list[tuple[str, int, int, float, float]]:
     """
     if not run.weighed or not run.explained:
         return []
-    table: dict[str, list[float]] = {}
-    hit_queries = sum(bool(one.hits) for one in run.explained.values())
-    for one in run.explained.values():
-        for name, draws, hits, share in one.by_proposal:
-            row = table.setdefault(name, [0, 0, 0.0])
-            row[0] += draws
-            row[1] += hits
-            row[2] += share / max(1, hit_queries)
-    total = sum(row[0] for row in table.values())
-    rows = [(name, int(n), int(h), n / total, s) for name, (n, h, s) in table.items() if n]
-    return sorted(rows, key=lambda row: -row[4])
+    uses = [one for one in proposals_used(run.explained) if one.draws]
+    total = sum(one.draws for one in uses)
+    return [(one.proposal, one.draws, one.hits, one.draws / total, one.carried) for one in uses]
 
 
 def short_proposal(name: str) -> str:
