@@ -151,11 +151,13 @@ def test_every_stream_that_a_user_can_name_gives_the_exact_risk(place, capsys):
         f"tilt:1.5:model:{place / 'sibling'}", "openings",
     ]  # fmt: skip
     words = [word for spec in specs for word in ("--streams", spec)]
-    _, out, _ = call(capsys, "estimate", *arguments(place), *words, "--out", place / "second")
+    words += ["--level", 0.9999, "--out", place / "second"]
+    _, out, _ = call(capsys, "estimate", *arguments(place), *words)
     rows = [json.loads(line) for line in out.splitlines()]
     for row, prompt in zip(rows, ("tell me", "red"), strict=True):
         truth = exact_risk(place / "model", prompt, "two", 4)
-        assert abs(row["p"] - truth) < 4 * row["stderr"]
+        # by the interval: a low estimate has a small standard error, its distance is no z-score
+        assert truth / 2 < row["ci_low"] <= truth <= row["ci_high"]
     _, out, _ = call(capsys, "proposals", place / "second", "--json")
     records = [json.loads(line) for line in out.splitlines()]
     uses = [one for one in records if one["record"] == "proposal"]
@@ -188,6 +190,13 @@ def test_what_cannot_be_a_stream_is_said(place, capsys, spec, sentence):
     code, _, err = call(capsys, *words)
     assert code == 2 and sentence in " ".join(err.split()) and "Traceback" not in err
     shutil.rmtree(place / "bad", ignore_errors=True)
+
+
+def test_learn_says_first_where_it_cannot_write(place, capsys):
+    code, _, err = call(
+        capsys, "learn", place / "first", "--out", place / "no" / "shift.safetensors"
+    )
+    assert code == 2 and "of --out does not exist" in " ".join(err.split())
 
 
 def test_streams_are_of_mixtures_and_distinct(place, capsys):

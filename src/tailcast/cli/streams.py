@@ -99,16 +99,18 @@ def learn(directory: Path, /, *, out: Path, tokens: int = 8) -> None:
         tokens: Positions to learn.
     """
     from tailcast.models import load_target
-    from tailcast.pipeline.learning import hits_of_run, learn_shift
+    from tailcast.pipeline.learning import heaviest, hits_of_run, learn_shift
     from tailcast.streams import save_shift
 
     if tokens < 1:
         raise ConfigError(f"tokens {tokens} leaves nothing to learn: use 1 or more.")
+    if not out.parent.is_dir():
+        raise ConfigError(f"folder {str(out.parent)!r} of --out does not exist: make it first.")
     config = (existing_run(directory).read_json("manifest.json") or {}).get("config", {})
     known = {name: config[name] for name in ModelSettings.model_fields if name in config}
     law = {name: config[name] for name in SamplingSettings.model_fields if name in config}
     target = load_target(ModelSettings(**known))
-    hits = hits_of_run(str(directory), target, tokens=tokens)
+    hits = heaviest(hits_of_run(str(directory), target, tokens=tokens))
     shift, facts = learn_shift(hits, target, SamplingSettings(**law), tokens=tokens)
     facts_kept = {"model": target.weights_fingerprint, "run": str(directory)}
     save_shift(out, shift, {**facts_kept, **{name: str(one) for name, one in facts.items()}})

@@ -28,6 +28,7 @@ from tailcast.types import Query, SamplingSettings, Target
 
 __all__ = [
     "Trail",
+    "heaviest",
     "hits_of_run",
     "informed",
     "learn_shift",
@@ -143,6 +144,16 @@ def hits_of_run(directory: str, target: Target, *, tokens: int) -> list[Hit]:
     if not found:
         raise StoreError(f"{directory} holds no hit to learn from: name a run with some.")
     return found
+
+
+def heaviest(hits: Sequence[Hit], most: int = 300) -> list[Hit]:
+    """The hits that weigh most within their queries; the others add memory and little else.
+
+    Args:
+        hits: As :func:`hits_of_run` gives them.
+        most: How many; the laws of all their places are held at once.
+    """
+    return sorted(hits, key=lambda hit: -hit.weight)[:most]
 
 
 def learn_shift(

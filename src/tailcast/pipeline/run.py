@@ -102,6 +102,9 @@ def _bench(
     model = outcome_of(workers, read_model, ReadTask())
     rows = config.batch or int(store.fact("rows") or model.rows)
     facts |= {"model": model.fingerprint, "revision": model.revision, "rows": str(rows)}
+    kinds = build_kinds(kit, queries, inputs.streams or {}) if config.streams else {}
+    if kinds:
+        facts["streams"] = streams_digest(kinds)
     store.check(config.model_dump(mode="json"), facts)
 
     def fit(pairs: Sequence[ContrastPair]) -> SteeringVector:
@@ -109,10 +112,6 @@ def _bench(
         return outcome_of(workers, fit_vector, FitTask(pairs))
 
     steering = inputs.steering or steering_of(config, store, fit, model.weights)
-    kinds = build_kinds(kit, queries, inputs.streams or {}) if config.streams else {}
-    if kinds:
-        facts["streams"] = streams_digest(kinds)
-        store.check(config.model_dump(mode="json"), facts)
     return Bench(store, workers, kit, Rows(rows), steering, kinds)
 
 
