@@ -245,10 +245,10 @@ def test_mistakes_are_named(words, says, run, capsys, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory, queries):
-    """Eighteen queries, enough for a forecast."""
+    """Six base queries in three wordings each, enough for a forecast."""
     out = tmp_path_factory.mktemp("many") / "plain"
     asked = [
-        Query.user(f"{query.id} {number}", query.prompt)
+        Query.user(f"{query.id}/{number}", query.prompt)
         for query in queries[:6] for number in range(3)
     ]  # fmt: skip
     tailcast.estimate(target(), asked, judge, out=out, samples=400, max_new_tokens=3)
@@ -268,9 +268,20 @@ def test_queries_not_yet_asked_are_forecast_where_there_are_enough(many, run, pa
     assert "Queries not yet asked" not in page.read_text("utf-8"), "seven queries forecast nothing"
 
 
+def test_wordings_of_base_queries_are_held_side_by_side(many, page, tmp_path):
+    write_report([many], tmp_path / "report.html")
+    text = " ".join(Parsed((tmp_path / "report.html").read_text("utf-8")).words)
+    assert "In other words" in text and "In other words" not in page.read_text("utf-8")
+    found = read_run(many).reworded
+    assert [one.queries for one in found.bases] == [3] * 6
+    rows = draw(read_run(many), "wordings").to_dict()["layer"][1]["data"]["values"]
+    assert {row["base"] for row in rows} == {one.base for one in found.bases}
+    assert all(0 < row["place"] < 1 and 0 < row["low"] <= row["risk"] <= 1 for row in rows)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_figure_is_a_picture(kind, run, many, tmp_path, capsys):
-    run = many if kind == "forecast" else run
+    run = many if kind in ("forecast", "wordings") else run
     for name, mark in ((f"{kind}.svg", b"<svg"), (f"{kind}.png", b"\x89PNG")):
         code, _, _ = call(capsys, "plot", run, kind, "--out", tmp_path / name)
         assert code == 0 and (tmp_path / name).read_bytes().startswith(mark)
@@ -281,7 +292,7 @@ def test_a_figure_without_data_says_so(tmp_path, queries):
     tailcast.estimate(target(), queries[-1:], judge, out=tmp_path / "run", samples=9,
                       max_new_tokens=3)  # fmt: skip
     found = read_run(tmp_path / "run")
-    for kind in ("agreement", "components", "diagnostics", "forecast"):
+    for kind in ("agreement", "components", "diagnostics", "forecast", "wordings"):
         with pytest.raises(StoreError):
             draw(found, kind)
     with pytest.raises(ConfigError):

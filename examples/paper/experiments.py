@@ -175,7 +175,7 @@ def _reworded(study: Study) -> Path:
 
 def _wordings(study: Study) -> list[dict[str, Any]]:
     """Base queries and their paraphrases: the shipped ones, or made by the model itself."""
-    if study.name.startswith("embedded/"):
+    if study.name == "embedded/harm":
         source = asset("paraphrases.jsonl")
     else:
         source = study.beside("paraphrases.jsonl")

@@ -35,7 +35,11 @@ _FITTED_FROM = {
     "sycophancy": "--behaviour data/trait_data_extract/sycophantic.json --from system-prompts",
     "hallucination": "--behaviour data/trait_data_extract/hallucinating.json --from system-prompts",
 }
-_EMBEDDED_FITTED_FROM = "--pairs src/tailcast/assets/demo_pairs.jsonl --layer 16"
+_EMBEDDED_FITTED_FROM = {
+    "harm": "--pairs src/tailcast/assets/demo_pairs.jsonl --layer 16",
+    "sycophancy": "--behaviour sycophancy",
+    "hallucination": "--behaviour hallucination",
+}
 
 
 @dataclass(frozen=True)
@@ -142,11 +146,11 @@ def steering(study: Study) -> None:
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     model, behaviour = study.name.split("/")
-    source = _EMBEDDED_FITTED_FROM if model == "embedded" else _FITTED_FROM[behaviour]
-    words = ["steer", "--model", fields["model"], *source.split(), "--out", str(out)]
+    sources = _EMBEDDED_FITTED_FROM if model == "embedded" else _FITTED_FROM
+    words = ["steer", "--model", fields["model"], *sources[behaviour].split(), "--out", str(out)]
     for name in ("device", "dtype"):
         words += [f"--{name}", fields[name]] if name in fields else []
-    if behaviour != "harm":
+    if "system-prompts" in words:
         names = ("judge", "judge_model", "judge_server", "max_new_tokens")
         words += [part for name in names for part in (_flag(name), str(fields[name]))]
     verb(words)

@@ -33,7 +33,7 @@ def plot(directory: Path, kind: str, /, *, out: Path | None = None, dark: Switch
 
     Args:
         directory: A run directory.
-        kind: risks, agreement, repeated, forecast, components or diagnostics.
+        kind: risks, agreement, repeated, forecast, wordings, components or diagnostics.
         out: File to write, *.svg or *.png; KIND.svg if not given.
         dark: Light lines on a dark ground.
     """

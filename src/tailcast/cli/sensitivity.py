@@ -31,19 +31,20 @@ def sensitivity(
     Args:
         directory: A run directory; --queries paraphrases is a set to run.
         level: Coverage of the intervals.
-        plot: Also draw the risks of all wordings to this picture (png, svg or pdf).
+        plot: Also draw the risks of all wordings to this picture (png or svg).
     """
     from tailcast.analysis.runs import read_run
     from tailcast.analysis.sensitivity import bases_of
     from tailcast.analysis.sensitivity import sensitivity as analyse
 
     run = read_run(directory)
-    bases = bases_of(run)
-    found = analyse(run, bases, level=level)
+    found = analyse(run, bases_of(run), level=level)
     if plot is not None:
-        from tailcast.report.wordings import plot_wordings
+        from tailcast.report import LIGHT, save_chart
+        from tailcast.report.figures import dressed
+        from tailcast.report.wordings import wordings_of
 
-        plot_wordings(run, bases, found, plot)
+        save_chart(dressed(wordings_of(run, found, LIGHT), LIGHT), plot)
     if json:
         print(json_text.dumps(asdict(found)))
     else:

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from tailcast.analysis.runs import read_run as as_analysed
 from tailcast.errors import ConfigError, StoreError
 from tailcast.report.look import LIGHT, Look, load_altair
 from tailcast.report.outlook import upper_end
 from tailcast.report.run import Run
 from tailcast.report.tables import component_rows, short_proposal
+from tailcast.report.wordings import wordings_of
 from tailcast.report.words import anchor, risk
 from tailcast.stats import Estimate
 from tailcast.stats.diagnostics import RULES
@@ -215,6 +217,11 @@ def ahead(run: Run, look: Look) -> Any:
     return (band + line + guess + known + end.encode(x=x)).properties(width=look.width, height=270)
 
 
+def wordings(run: Run, look: Look) -> Any:
+    """Risks of all wordings of every base query."""
+    return wordings_of(as_analysed(str(run.store.path)), run.reworded, look)
+
+
 def components(run: Run, look: Look) -> Any:
     """Which proposals got the draws, and which brought the estimates."""
     alt = load_altair()
@@ -284,6 +291,7 @@ KINDS: dict[str, Callable[[Run, Look], Any]] = {
     "agreement": agreement,
     "repeated": repeated,
     "forecast": ahead,
+    "wordings": wordings,
     "components": components,
     "diagnostics": diagnostics,
 }

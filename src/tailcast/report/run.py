@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from tailcast.analysis.explain import Explanation, explain_estimate
 from tailcast.analysis.repeated import ShareHit, repeated_sampling
 from tailcast.analysis.runs import read_run as as_analysed
+from tailcast.analysis.sensitivity import Sensitivity, bases_of, sensitivity
 from tailcast.config import RunConfig, make_config
 from tailcast.errors import ConfigError, DataError, StoreError
 from tailcast.report.ahead import Ahead, read_ahead
@@ -124,6 +125,19 @@ class Run:
         """
         try:
             return read_ahead(str(self.store.path))
+        except DataError as error:
+            raise StoreError(str(error)) from None
+
+    @cached_property
+    def reworded(self) -> Sensitivity:
+        """How much risks depend on the wording.
+
+        Raises:
+            StoreError: If no two queries are wordings of one base query, or none had a hit.
+        """
+        run = as_analysed(str(self.store.path))
+        try:
+            return sensitivity(run, bases_of(run), level=self.config.level)
         except DataError as error:
             raise StoreError(str(error)) from None
 

@@ -154,6 +154,23 @@ def ahead(run: Run, press: Press) -> Section | None:
     )  # fmt: skip
 
 
+def wordings(run: Run, press: Press) -> Section | None:
+    """How much risks depend on the wording; none where no query was reworded."""
+    try:
+        found = run.reworded
+    except StoreError:
+        return None
+    widest = max(found.bases, key=lambda one: one.spread.value)
+    says = (
+        f"Risks of all wordings of {len(found.bases)} base queries; those of {widest.base} lie "
+        f"{widest.spread.value:.1f} decades apart."
+    )
+    return press.section(
+        "wordings", "In other words",
+        found=found, figure=_figure(run, "wordings", says, press),
+    )  # fmt: skip
+
+
 def weights(run: Run, press: Press) -> Section | None:
     """Which proposals brought the hits, and whether few hits carry an estimate."""
     rows = component_rows(run)
@@ -233,6 +250,7 @@ SECTIONS: tuple[Callable[[Run, Press], Section | None], ...] = (
     audit,
     repeated,
     ahead,
+    wordings,
     weights,
     deployment,
     cost,

@@ -1,57 +1,78 @@
-"""How do the risks of a base query's wordings lie? As a picture."""
+"""How do the risks of a base query's wordings lie? As a figure."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from tailcast.analysis.runs import Run
-from tailcast.analysis.sensitivity import Sensitivity
-from tailcast.report.canvas import canvas
+from tailcast.analysis.sensitivity import Sensitivity, bases_of
+from tailcast.report.look import Look, load_altair
+from tailcast.report.words import anchor, risk
 
-__all__ = ["plot_wordings"]
+__all__ = ["wordings_of"]
+
+_OWN, _OTHER, _NO_HIT = "its own wording", "paraphrase", "no hit: upper end"
+_STEP = 30  # pixels of a base query
+_FURTHEST = 1e-9  # left end of the axis, at the least
 
 
-def plot_wordings(run: Run, bases: Sequence[str], found: Sensitivity, path: Path) -> None:
-    """Draw every wording's risk with its interval, a column for each base query.
-
-    A query without a hit is an arrow down from its upper end; the base query's own wording is a
-    diamond, and the bar is the typical risk.
+def wordings_of(run: Run, found: Sensitivity, look: Look) -> Any:
+    """Every wording's risk with its interval, a row for each base query, the riskiest first.
 
     Args:
-        run: The run.
-        bases: Base query of each of its queries.
-        found: Their analysis.
-        path: Picture to write.
+        run: A finished run.
+        found: Its analysis.
+        look: Colours and width.
 
-    Raises:
-        TailcastError: As :func:`tailcast.report.canvas.canvas`.
+    Returns:
+        An altair chart.
     """
-    with canvas(path, width=max(4.5, 0.9 * len(found.bases) + 2)) as axes:
-        for mark, fill, colour, label in (
-            ("o", "full", "C0", "paraphrase"), ("D", "full", "C1", "own wording"),
-            ("v", "none", "C0", "no hit: upper end"),
-        ):  # fmt: skip
-            axes.plot([], [], mark, fillstyle=fill, color=colour, markersize=5, label=label)
-        axes.plot([], [], color="0.75", linewidth=5, label="typical")
-        axes.legend(
-            fontsize=7, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0)
-        )
-        floor = min(one.ci_low or one.p or one.ceiling for one in run.risks) / 3
-        for column, base in enumerate(found.bases):
-            mine = [one for one, name in zip(run.risks, bases, strict=True) if name == base.base]
-            axes.plot([column - 0.4, column + 0.4], [base.typical] * 2, color="0.75", linewidth=5)
-            for number, one in enumerate(mine):
-                place = column + 0.7 * ((number + 0.5) / len(mine) - 0.5)
-                own = one.query_id == base.base
-                colour = "C1" if own else "C0"
-                if one.p is None:
-                    axes.plot(place, one.ceiling, "v", color=colour, markersize=5, fillstyle="none")
-                    continue
-                ends = [max(one.ci_low, floor), one.ci_high]
-                axes.plot([place, place], ends, color=colour, alpha=0.35, linewidth=1)
-                axes.plot(
-                    place, one.p, "D" if own else "o", color=colour, markersize=5 if own else 4
-                )
-        axes.set_xticks(range(len(found.bases)), [one.base for one in found.bases])
-        axes.set(yscale="log", ylabel="risk", xlim=(-0.6, len(found.bases) - 0.4))
-        if len(found.bases) > 6:
-            axes.tick_params(axis="x", rotation=60)
+    alt = load_altair()
+    ranked = sorted(found.bases, key=lambda one: one.typical, reverse=True)
+    names = [one.base for one in ranked]
+    rows = _rows(run, bases_of(run))
+    floor = max(min(row["low"] or row["risk"] for row in rows) / 2, _FURTHEST)
+    rows = [{**row, "low": max(row["low"], floor)} for row in rows]
+    scale = alt.Scale(type="log", domain=[floor, 1.0], clamp=True)
+    powers = alt.Axis(values=[10.0**-k for k in range(10)], format="~g", labelOverlap=True)
+    y = alt.Y("base:N", sort=names, title=None)
+    x = alt.X("risk:Q", scale=scale, axis=powers, title="risk: probability of a hit")
+    typical = [{"base": one.base, "risk": one.typical} for one in ranked]
+    bars = (
+        alt.Chart(alt.Data(values=typical))
+        .mark_tick(thickness=6, size=_STEP - 4, color=look.grid, opacity=1, aria=False)
+        .encode(x=x, y=y)
+    )
+    marks = {_OTHER: (look.accent, "circle"), _OWN: (look.weak, "diamond")}
+    marks |= {_NO_HIT: (look.faint, "triangle-left")}
+    shown = [one for one in marks if any(row["is"] == one for row in rows)]
+    colours, shapes = zip(*(marks[one] for one in shown), strict=True)
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        y=y, yOffset=alt.YOffset("place:Q", scale=alt.Scale(domain=[0, 1])),
+        color=alt.Color("is:N", scale=alt.Scale(domain=shown, range=list(colours))),
+    )  # fmt: skip
+    intervals = base.mark_rule(opacity=0.3, aria=False).encode(
+        x=alt.X("low:Q", scale=scale, axis=powers), x2="high:Q"
+    )
+    points = base.mark_point(filled=True, size=34, opacity=0.9).encode(
+        x=x, description="says:N", tooltip="says:N", href="link:N",
+        shape=alt.Shape("is:N", scale=alt.Scale(domain=shown, range=list(shapes))),
+    )  # fmt: skip
+    return (bars + intervals + points).properties(width=look.width, height={"step": _STEP})
+
+
+def _rows(run: Run, bases: list[str]) -> list[dict[str, Any]]:
+    """A row for each query; its place within its base query's row is its number there."""
+    rows: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
+    for one, base in zip(run.risks, bases, strict=True):
+        number = seen[base] = seen.get(base, 0) + 1
+        value = one.ceiling if one.p is None else one.p
+        told = f"no hit, below {risk(value)}" if one.p is None else risk(value)
+        own = _OWN if one.query_id == base else _OTHER
+        rows.append(
+            {
+                "base": base, "number": number, "risk": min(value, 1.0), "low": one.ci_low,
+                "high": min(one.ci_high, 1.0), "is": _NO_HIT if one.p is None else own,
+                "says": f"{one.query_id}: {told}", "link": f"#{anchor(one.query_id)}",
+            }
+        )  # fmt: skip
+    return [{**row, "place": (row["number"] - 0.5) / seen[row["base"]]} for row in rows]
