@@ -489,7 +489,7 @@ def test_mistakes_are_one_sentence(capsys, tmp_path, run):
         ([run, "--queries", "nan"], "queries nan must"),
         ([run, "--splits", "0"], "0 splits"),
         ([run, "--splits", "5", "--level", "2"], "level 2 must"),
-        ([run, "--plot", tmp_path / "x.nothing"], "cannot be drawn"),
+        ([run, "--plot", tmp_path / "x.nothing"], "neither .svg nor .png"),
     ):
         code, _, error = call(capsys, "analyse", "forecast", *arguments)
         assert code == 2 and says in " ".join(error.split()) and "Traceback" not in error

@@ -76,6 +76,12 @@ class Repeated:
     points: tuple[ShareHit, ...]
     missing: tuple[str, ...]
 
+    @property
+    def by_run(self) -> dict[str, list[ShareHit]]:
+        """Points of each run."""
+        names = dict.fromkeys(one.run for one in self.points)
+        return {name: [one for one in self.points if one.run == name] for name in names}
+
 
 def repeated_report(
     runs: Sequence[Run], tries: float, greedy: Run | None = None, *, level: float = 0.95

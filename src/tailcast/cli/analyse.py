@@ -37,7 +37,7 @@ def repeated(
         tries: The largest n.
         greedy: A run of the same queries and model with --top-k 1, for the greedy answer.
         level: Coverage of the bands.
-        plot: Also draw the curves to this picture (png, svg or pdf).
+        plot: Also draw the curves to this picture (png or svg).
     """
     from tailcast.analysis.repeated import repeated_report
     from tailcast.analysis.runs import read_run
@@ -46,9 +46,10 @@ def repeated(
     answers = None if greedy is None else read_run(greedy)
     found = repeated_report(runs, tries, answers, level=level)
     if plot is not None:
-        from tailcast.report.curves import plot_repeated
+        from tailcast.report.curves import curves_of
+        from tailcast.report.render import save_plot
 
-        plot_repeated(found, plot)
+        save_plot(lambda look: curves_of(found.by_run, look), plot)
     show_repeated(found, as_json=json)
 
 

@@ -31,7 +31,7 @@ def forecast(
         level: Coverage of the intervals.
         splits: Test the methods on so many random splits instead.
         seed: Names the splits.
-        plot: Also draw the worst risk against n to this picture (png, svg or pdf).
+        plot: Also draw the worst risk against n to this picture (png or svg).
     """
     from tailcast.analysis.forecast import TAUS
     from tailcast.analysis.forecast import forecast as run_forecast
@@ -45,7 +45,8 @@ def forecast(
         return
     found, failed = run_forecast(measured, queries, taus=tau or TAUS, level=level)
     if plot is not None:
-        from tailcast.report.forecast_curves import plot_forecast
+        from tailcast.report.forecast_curves import forecasts_of
+        from tailcast.report.render import save_plot
 
-        plot_forecast(measured, int(queries), plot, level=level)
+        save_plot(lambda look: forecasts_of(measured, int(queries), look, level=level), plot)
     show_forecasts(found, failed, as_json=json)

@@ -187,15 +187,16 @@ def explain(
         query: Id of the query.
         method: Which of its estimates, if there are several; the last one if not given.
         show_text: Show the completions too.
-        plot: Also draw the weights to this picture (png, svg or pdf).
+        plot: Also draw the weights to this picture (png or svg).
     """
     from tailcast.analysis.explain import as_json, explain
 
     found = explain(existing_run(directory), query, method)
     if plot is not None:
-        from tailcast.report.hit_weights import plot_explanation
+        from tailcast.report.hit_weights import hit_weights_of
+        from tailcast.report.render import save_plot
 
-        plot_explanation(found, plot)
+        save_plot(lambda look: hit_weights_of(found, look), plot)
     if json:
         print(as_json(found, texts=show_text))
     else:

@@ -40,11 +40,10 @@ def sensitivity(
     run = read_run(directory)
     found = analyse(run, bases_of(run), level=level)
     if plot is not None:
-        from tailcast.report import LIGHT, save_chart
-        from tailcast.report.figures import dressed
+        from tailcast.report.render import save_plot
         from tailcast.report.wordings import wordings_of
 
-        save_chart(dressed(wordings_of(run, found, LIGHT), LIGHT), plot)
+        save_plot(lambda look: wordings_of(run, found, look), plot)
     if json:
         print(json_text.dumps(asdict(found)))
     else:

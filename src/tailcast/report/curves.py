@@ -1,33 +1,56 @@
-"""How does the share of queries that were hit grow with the tries? As a picture."""
+"""How does the share of queries that were hit grow with the tries? As a figure."""
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from tailcast.analysis.repeated import Repeated
-from tailcast.report.canvas import canvas
+from tailcast.analysis.repeated import ShareHit
+from tailcast.report.look import Look, load_altair
 
-__all__ = ["plot_repeated"]
+__all__ = ["curves_of"]
+
+_GREEDY = 0.5  # the place of one greedy answer, left of one try
 
 
-def plot_repeated(found: Repeated, path: Path) -> None:
-    """Draw the curves of all runs with their bands: counted solid, by the risks dashed.
+def curves_of(curves: Mapping[str, Sequence[ShareHit]], look: Look) -> Any:
+    """Curves of runs in one figure: lines by the risks with their bands, points as counted.
 
-    Raises:
-        TailcastError: As :func:`tailcast.report.canvas.canvas`.
+    Args:
+        curves: Points of each run, by the name that it is shown under.
+        look: Colours and width.
+
+    Returns:
+        An altair chart.
     """
-    with canvas(path) as axes:
-        for number, run in enumerate(dict.fromkeys(one.run for one in found.points)):
-            colour = f"C{number}"
-            for route, style, shade in (("draws", "-", 0.28), ("risks", "--", 0.12)):
-                mine = [one for one in found.points if (one.run, one.route) == (run, route)]
-                tries = [one.tries for one in mine]
-                low, high = [one.low for one in mine], [one.high for one in mine]
-                shares = [float("nan") if one.share is None else one.share for one in mine]
-                axes.fill_between(tries, low, high, color=colour, alpha=shade, linewidth=0)
-                axes.plot(
-                    tries, shares, style, color=colour, label=f"{run}, {route}" if mine else None
-                )
-            for one in found.points:
-                if (one.run, one.route) == (run, "greedy") and one.share is not None:
-                    axes.plot([0.5], [one.share], "o", color=colour, label=f"{run}, greedy")
-        axes.set(xscale="log", ylim=(0, 1.02), xlabel="tries", ylabel="share of queries with a hit")
-        axes.legend(fontsize=8, frameon=False)
+    alt = load_altair()
+    rows = [
+        {
+            **vars(one), "run": name, "share": one.share or 0.0,
+            "tries": _GREEDY if one.route == "greedy" else one.tries,
+        }
+        for name, points in curves.items()
+        for one in points
+    ]  # fmt: skip
+    colour = alt.Color(
+        "run:N",
+        scale=alt.Scale(domain=list(curves), range=look.series(len(curves))),
+        legend=alt.Legend() if len(curves) > 1 else None,
+    )
+    ends = [min(row["tries"] for row in rows), max(row["tries"] for row in rows)]
+    x = alt.X(
+        "tries:Q", scale=alt.Scale(type="log", domain=ends), title="tries of every query",
+        axis=alt.Axis(values=[10.0**k for k in range(19)], format="~s", labelOverlap=True),
+    )  # fmt: skip
+    title = "queries with a hit in so many tries"
+    scale = alt.Scale(domain=[0, 1])
+    y = alt.Y("share:Q", scale=scale, axis=alt.Axis(format=".0%", tickCount=5), title=title)
+    base = alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour)
+    risks, draws, greedy = (
+        base.transform_filter(f"datum.route == '{one}'") for one in ("risks", "draws", "greedy")
+    )
+    band = risks.mark_area(opacity=0.18, interpolate="monotone", aria=False).encode(
+        y=alt.Y("low:Q", title=title), y2="high"
+    )
+    line = risks.mark_line(strokeWidth=2.2, interpolate="monotone", aria=False).encode(y=y)
+    points = draws.mark_point(size=34, strokeWidth=1.6, aria=False).encode(y=y)
+    single = greedy.mark_point(size=60, filled=True, shape="diamond", aria=False).encode(y=y)
+    return (band + line + points + single).properties(width=look.width, height=270)

@@ -14,7 +14,8 @@ import numpy as np
 
 from tailcast.analysis.runs import read_run as as_analysed
 from tailcast.errors import ConfigError, StoreError
-from tailcast.report.look import LIGHT, Look, load_altair
+from tailcast.report.curves import curves_of
+from tailcast.report.look import LIGHT, Look, dressed, load_altair
 from tailcast.report.outlook import upper_end
 from tailcast.report.run import Run
 from tailcast.report.tables import component_rows, short_proposal
@@ -23,7 +24,7 @@ from tailcast.report.words import anchor, risk
 from tailcast.stats import Estimate
 from tailcast.stats.diagnostics import RULES
 
-__all__ = ["KINDS", "draw", "dressed", "repeated_of"]
+__all__ = ["KINDS", "draw", "repeated_of"]
 
 _MOST_NAMED = 40  # queries that have room for their names beside the axis
 _MOST_COMPONENTS = 14
@@ -49,21 +50,6 @@ def draw(run: Run, kind: str, *, look: Look = LIGHT) -> Any:
     if kind not in KINDS:
         raise ConfigError(f"figure {kind!r} is none of {', '.join(KINDS)}.")
     return dressed(KINDS[kind](run, look), look)
-
-
-def dressed(chart: Any, look: Look) -> Any:
-    """A chart in the colours of a look."""
-    return chart.configure(
-        background=look.background, font="sans-serif", view={"stroke": None}, padding=4
-    ).configure_axis(
-        labelColor=look.ink, titleColor=look.ink, gridColor=look.grid, tickColor=look.faint,
-        domainColor=look.faint, labelFontSize=11, titleFontSize=12, titleFontWeight="normal",
-        labelLimit=_label_room(look),
-    ).configure_legend(
-        labelColor=look.ink, titleColor=look.ink, orient="top", title=None, labelFontSize=12,
-        columns=2 if look.width < 400 else 0, labelLimit=300, symbolOpacity=1,
-        columnPadding=26,
-    )  # fmt: skip
 
 
 def risks(run: Run, look: Look) -> Any:
@@ -142,42 +128,15 @@ def agreement(run: Run, look: Look) -> Any:
 
 def repeated(run: Run, look: Look) -> Any:
     """Share of queries with at least one hit in n tries: by the risks, and counted."""
-    return repeated_of([run], look)
+    return curves_of({run.name: run.curve}, look)
 
 
 def repeated_of(runs: Sequence[Run], look: Look) -> Any:
     """The same of several runs in one figure."""
-    alt = load_altair()
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.store.path) for run in runs]
-    rows = [
-        {**vars(one), "run": name, "share": one.share or 0.0}
-        for name, run in zip(names, runs, strict=True)
-        for one in run.curve
-    ]
-    colours = [look.accent, look.unreliable, look.ok, look.weak, look.ink]
-    colour = alt.Color(
-        "run:N",
-        scale=alt.Scale(domain=names, range=[colours[i % 5] for i in range(len(names))]),
-        legend=alt.Legend() if len(runs) > 1 else None,
-    )
-    top = max(row["tries"] for row in rows)
-    x = alt.X(
-        "tries:Q", scale=alt.Scale(type="log", domain=[1, top]), title="tries of every query",
-        axis=alt.Axis(values=[10.0**k for k in range(19)], format="~s", labelOverlap=True),
-    )  # fmt: skip
-    title = "queries with a hit in so many tries"
-    scale = alt.Scale(domain=[0, 1])
-    y = alt.Y("share:Q", scale=scale, axis=alt.Axis(format=".0%", tickCount=5), title=title)
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour)
-    risks, draws = (base.transform_filter(f"datum.route == '{one}'") for one in ("risks", "draws"))
-    band = risks.mark_area(opacity=0.18, interpolate="monotone", aria=False).encode(
-        y=alt.Y("low:Q", title=title), y2="high"
-    )
-    line = risks.mark_line(strokeWidth=2.2, interpolate="monotone", aria=False).encode(y=y)
-    points = draws.mark_point(size=34, strokeWidth=1.6, aria=False).encode(y=y)
-    return (band + line + points).properties(width=look.width, height=270)
+    return curves_of({name: run.curve for name, run in zip(names, runs, strict=True)}, look)
 
 
 def ahead(run: Run, look: Look) -> Any:
@@ -344,10 +303,6 @@ def _log_axis(alt: Any, floor: float, look: Look, *, sideways: bool) -> Any:
     }
     label = f"{list(names.values())}[round(-log(datum.value) / LN10)]"
     return alt.Axis(values=powers, grid=True, labelExpr=label)
-
-
-def _label_room(look: Look) -> int:
-    return 110 if look.width < 400 else 200
 
 
 def _flagged(

@@ -1,6 +1,6 @@
-"""How does the worst risk grow with the number of queries? As a picture."""
+"""How does the worst risk grow with the number of queries? As a figure."""
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -8,42 +8,80 @@ from tailcast.analysis.forecast import worst_of
 from tailcast.analysis.forecast_methods import METHODS
 from tailcast.analysis.measured import Measured
 from tailcast.errors import DataError
-from tailcast.report.canvas import canvas
+from tailcast.report.look import Look, load_altair
 
-__all__ = ["plot_forecast"]
+__all__ = ["forecasts_of"]
 
 _BANDS = ("bayes", "pot")
 _POINTS = 40
+_LEAST = 1e-6  # end of the axis, at the most
 
 
-def plot_forecast(measured: Measured, n: int, path: Path, *, level: float = 0.9) -> None:
-    """Draw the forecast worst risk over 10 to n queries, and the measured risks by their rank.
+def forecasts_of(measured: Measured, n: int, look: Look, *, level: float = 0.9) -> Any:
+    """The forecast worst risk over 10 to n queries, and the measured risks by their rank.
 
     Args:
         measured: The queries.
         n: The largest number of unseen queries.
-        path: The picture.
+        look: Colours and width.
         level: Coverage of the bands, of bayes and pot alone.
 
-    Raises:
-        TailcastError: As :func:`tailcast.report.canvas.canvas`.
+    Returns:
+        An altair chart.
     """
-    with canvas(path, height=4.6) as axes:
-        many = np.unique(np.geomspace(min(10, n), n, _POINTS).astype(int))
-        for number, (name, fit) in enumerate(METHODS.items()):
-            try:
-                fitted = fit(measured)
-            except DataError:
-                continue
-            worst, low, high = np.array([worst_of(name, fitted, int(one), level) for one in many]).T
-            style = "-" if name in _BANDS else "--"
-            axes.plot(many, worst, style, color=f"C{number}", linewidth=1.3, label=name)
-            if name in _BANDS:
-                axes.fill_between(many, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
-        seen = np.sort(measured.risks[measured.seen])[::-1]
-        rank = len(measured) / np.arange(1, len(seen) + 1)
-        axes.plot(rank, seen, ".", color="black", markersize=4, label="measured, m / rank")
-        axes.axvline(len(measured), color="grey", linewidth=0.8, linestyle=":")
-        axes.set(xscale="log", yscale="logit", xlabel="queries", ylabel="largest risk")
-        axes.set_xlim(1, n)
-        axes.legend(fontsize=8, frameon=False, loc="upper left")
+    alt = load_altair()
+    rows = _rows(measured, n, level)
+    seen = np.sort(measured.risks[measured.seen])[::-1]
+    points = [
+        {"n": len(measured) / rank, "risk": float(one)} for rank, one in enumerate(seen, start=1)
+    ]
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    bottom = max(min([*seen, *(row["low"] for row in rows)]), _LEAST)
+    x = alt.X(
+        "n:Q", scale=alt.Scale(type="log", domain=[1, n], clamp=True), title="queries",
+        axis=alt.Axis(values=[10.0**k for k in range(19)], format="~s"),
+    )  # fmt: skip
+    scale = alt.Scale(type="log", domain=[bottom, 1], clamp=True)
+    powers = alt.Axis(values=[10.0**-k for k in range(7)], format="~g")
+    y = alt.Y("worst:Q", scale=scale, axis=powers, title="largest risk among them")
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=x,
+        color=alt.Color(
+            "method:N", scale=alt.Scale(domain=names, range=look.series(len(names)))
+        ),
+    )  # fmt: skip
+    banded, bare = (base.transform_filter(f"{sign}datum.banded") for sign in ("", "!"))
+    band = banded.mark_area(opacity=0.15, aria=False).encode(
+        y=alt.Y("low:Q", scale=scale, axis=powers), y2="high"
+    )
+    lines = banded.mark_line(strokeWidth=2.2, aria=False).encode(y=y)
+    dashed = bare.mark_line(strokeWidth=1.6, strokeDash=[5, 4], aria=False).encode(y=y)
+    known = (
+        alt.Chart(alt.Data(values=points))
+        .mark_point(size=12, filled=True, color=look.ink, aria=False)
+        .encode(x=x, y=alt.Y("risk:Q", scale=scale, axis=powers))
+    )
+    end = alt.Chart(alt.Data(values=[{"n": len(measured)}])).mark_rule(
+        color=look.faint, strokeDash=[2, 3], aria=False
+    )
+    return (band + lines + dashed + known + end.encode(x=x)).properties(
+        width=look.width, height=300
+    )
+
+
+def _rows(measured: Measured, n: int, level: float) -> list[dict[str, Any]]:
+    """Every method's worst risk and its ends, by the number of queries."""
+    many = np.unique(np.geomspace(min(10, n), n, _POINTS).astype(int)).tolist()
+    rows = []
+    for name, fit in METHODS.items():
+        try:
+            fitted = fit(measured)
+        except DataError:
+            continue
+        for one in many:
+            worst, low, high = (float(end) for end in worst_of(name, fitted, one, level))
+            rows.append(
+                {"method": name, "n": one, "worst": worst, "low": low, "high": high,
+                 "banded": name in _BANDS}
+            )  # fmt: skip
+    return rows

@@ -1,35 +1,65 @@
-"""Which hits carry an estimate? As a picture."""
+"""Which hits carry an estimate? As a figure."""
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tailcast.analysis.explain import Explanation
-from tailcast.report.canvas import canvas
+from tailcast.report.look import Look, load_altair
 
-__all__ = ["plot_explanation"]
+__all__ = ["hit_weights_of"]
 
-_MOST = 7  # proposals with a colour of their own
+_MOST = 5  # proposals with a colour of their own
+_REST = "others"
 
 
-def plot_explanation(found: Explanation, path: Path) -> None:
-    """Draw the hits' weights by proposal, and how few of them carry the estimate.
+def hit_weights_of(found: Explanation, look: Look) -> Any:
+    """The hits' weights by proposal, and how few of them carry the estimate.
 
-    Raises:
-        TailcastError: As :func:`tailcast.report.canvas.canvas`.
+    Args:
+        found: What carries it.
+        look: Colours and width.
+
+    Returns:
+        An altair chart of two parts side by side.
     """
-    names = [row[0] for row in found.by_proposal if row[2]][:_MOST]
-    values = [
-        [one.log_weighted / np.log(10) for one in found.hits if one.proposal == name]
-        for name in names
-    ]
+    alt = load_altair()
+    named = [row[0] for row in found.by_proposal if row[2]][:_MOST]
     shares = np.cumsum([one.share for one in found.hits])
-    with canvas(path, width=9, height=3.6, columns=2) as (left, right):
-        left.hist(values, bins=20, stacked=True, label=names)
-        left.set(xlabel="log10 of a hit's weight", ylabel="hits")
-        left.legend(fontsize=7, frameon=False)
-        right.step(np.arange(1, len(shares) + 1), shares, where="post")
-        right.set(xscale="log", ylim=(0, 1.02), xlabel="largest hits")
-        right.set(ylabel="share of the estimate")
-        title = f"{found.estimate['query_id']} by {found.estimate['method']}"
-        left.figure.suptitle(title, fontsize=10)
+    rows = [
+        {
+            "by": one.proposal if one.proposal in named else _REST,
+            "weight": float(one.log_weighted / np.log(10)), "rank": rank, "share": float(share),
+        }
+        for rank, (one, share) in enumerate(zip(found.hits, shares, strict=True), start=1)
+    ]  # fmt: skip
+    names = [*named, _REST] if any(row["by"] == _REST for row in rows) else named
+    data = alt.Data(values=rows)
+    size = {"width": look.width // 2, "height": 240}
+    weights = (
+        alt.Chart(data)
+        .mark_bar(aria=False)
+        .encode(
+            x=alt.X("weight:Q", bin=alt.Bin(maxbins=20), title="log10 of a hit's weight"),
+            y=alt.Y("count()", title="hits", axis=alt.Axis(tickMinStep=1)),
+            color=alt.Color(
+                "by:N",
+                scale=alt.Scale(domain=names, range=look.series(len(names))),
+                legend=alt.Legend(columns=2, labelLimit=340),
+            ),
+        )
+    )
+    carried = (
+        alt.Chart(data)
+        .mark_line(interpolate="step-after", color=look.ink, strokeWidth=2, aria=False)
+        .encode(
+            x=alt.X("rank:Q", scale=alt.Scale(type="log", nice=False), title="largest hits"),
+            y=alt.Y(
+                "share:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%"),
+                title="share of the estimate",
+            ),
+        )
+    )  # fmt: skip
+    title = f"{found.estimate['query_id']} by {found.estimate['method']}"
+    heading = alt.Title(title, fontSize=13, color=look.ink, anchor="start")
+    return alt.hconcat(weights.properties(**size), carried.properties(**size), title=heading)

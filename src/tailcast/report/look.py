@@ -1,11 +1,11 @@
-"""How do charts look: their colours by scheme, and their width?"""
+"""How do charts look: colours by scheme, width, and what all of them share?"""
 
 from dataclasses import dataclass
 from typing import Any
 
 from tailcast.errors import MissingExtra
 
-__all__ = ["DARK", "LIGHT", "Look", "load_altair"]
+__all__ = ["DARK", "LIGHT", "Look", "dressed", "load_altair"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Look:
     background: str = "#ffffff"
     width: int = 560
 
+    def series(self, n: int) -> list[str]:
+        """Colours of n series; from the seventh on they repeat."""
+        colours = [self.accent, self.unreliable, self.ok, self.weak, self.ink, self.faint]
+        return [colours[number % len(colours)] for number in range(n)]
+
 
 LIGHT = Look()
 DARK = Look(
@@ -55,3 +60,22 @@ def load_altair() -> Any:
     except ImportError as error:
         raise MissingExtra("altair", "report", "a figure") from error
     return altair
+
+
+def dressed(chart: Any, look: Look) -> Any:
+    """A chart in the colours of a look."""
+    return chart.configure(
+        background=look.background, font="sans-serif", view={"stroke": None}, padding=4
+    ).configure_axis(
+        labelColor=look.ink, titleColor=look.ink, gridColor=look.grid, tickColor=look.faint,
+        domainColor=look.faint, labelFontSize=11, titleFontSize=12, titleFontWeight="normal",
+        labelLimit=_label_room(look),
+    ).configure_legend(
+        labelColor=look.ink, titleColor=look.ink, orient="top", title=None, labelFontSize=12,
+        columns=2 if look.width < 400 else 0, labelLimit=300, symbolOpacity=1,
+        columnPadding=26,
+    )  # fmt: skip
+
+
+def _label_room(look: Look) -> int:
+    return 110 if look.width < 400 else 200

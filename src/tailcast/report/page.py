@@ -10,7 +10,8 @@ from typing import Any
 
 from tailcast.errors import MissingExtra
 from tailcast.report import words
-from tailcast.report.figures import dressed, repeated_of
+from tailcast.report.figures import repeated_of
+from tailcast.report.look import dressed
 from tailcast.report.outlook import upper_end
 from tailcast.report.render import write_whole
 from tailcast.report.run import Run, read_run

@@ -1,14 +1,15 @@
 """From charts to drawings: SVG and PNG files, and SVG that takes a page's colours."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tailcast.errors import ConfigError, MissingExtra
-from tailcast.report.look import Look
+from tailcast.report.look import LIGHT, Look, dressed
 
-__all__ = ["NARROW", "WIDE", "page_svg", "save_chart", "write_whole"]
+__all__ = ["NARROW", "WIDE", "page_svg", "save_chart", "save_plot", "write_whole"]
 
 _BASE = "https://vega.github.io/vega-datasets/"  # what vl-convert puts before a link
 
@@ -42,6 +43,15 @@ def save_chart(chart: Any, path: str | Path) -> None:
     else:
         raise ConfigError(f"picture {str(path)!r} is neither .svg nor .png: rename it.")
     write_whole(path, data)
+
+
+def save_plot(make: Callable[[Look], Any], path: str | Path) -> None:
+    """Write what a function draws to a picture, light.
+
+    Raises:
+        TailcastError: As :func:`save_chart`.
+    """
+    save_chart(dressed(make(LIGHT), LIGHT), path)
 
 
 def page_svg(chart: Any, *, prefix: str) -> str:
