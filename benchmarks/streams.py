@@ -48,10 +48,12 @@ def main() -> None:
     if not shift.exists():
         tailcast_main(["learn", str(out / "others"), "--out", str(shift)])
     streams = [
-        "openings", f"hits:{out / 'others'}", ASKED, f"model:{gguf_file()}", f"tilt:0.5:{ASKED}",
+        f"hits:{out / 'others'}", ASKED, f"model:{gguf_file()}", f"tilt:0.5:{ASKED}",
         f"learned:{shift}",
     ]  # fmt: skip
-    cases: dict[str, dict[str, Any]] = {"steering": {}, "all kinds": {"streams": streams}}
+    cases: dict[str, dict[str, Any]] = {
+        "steering": {"openings": False}, "and openings": {}, "all kinds": {"streams": streams},
+    }  # fmt: skip
     rows = []
     for name, more in cases.items():
         place = out / name.replace(" ", "-")

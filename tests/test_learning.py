@@ -36,7 +36,7 @@ def twice(query: Query, text: str) -> float:
 def measure(out, unit, seed=0, **more):
     return tailcast.estimate(
         world(), QUERIES, twice, steering=unit, samples=700, max_new_tokens=4, switches=(2, 4),
-        seed=seed, streams=["openings"], out=out, **more,
+        seed=seed, out=out, **more,
     )  # fmt: skip
 
 
@@ -51,6 +51,8 @@ def test_openings_of_earlier_rounds_leave_the_estimate_unbiased(tmp_path, unit):
         json.loads(path.read_text())["counts"]["q"][-1]
         for path in sorted((tmp_path / "0" / "rounds").iterdir())
     ]
+    plan = json.loads((tmp_path / "0" / "rounds" / "0000.json").read_text())
+    assert plan["components"][-1][-1] == "openings"
     assert drawn[0] == 0 and max(drawn) > 0, "they learn from the second round on, and are used"
 
 
@@ -73,7 +75,8 @@ def test_a_run_cut_short_goes_on_to_the_same_bytes(tmp_path, unit):
 
 def test_a_hit_left_out_is_judged_by_the_others():
     """Effective number 1 / (0.5^2 + 0.5^2) = 2: two hits of one each."""
-    found = Openings([Hit((7,), (1, 2), 0.5), Hit((7,), (1, 3), 0.5)])
+    hits = [Hit((7,), (1, 2), 0.5), Hit((7,), (1, 3), 0.5)]
+    found = Openings(hits, reserves=(1.0, 1.0))
     p = np.array([0.2, 0.1])
     ratio = found.ratio_without(Hit((7,), (1, 2), 0.5), np.log(p))
     pooled = (1 + p[0]) / 2  # the other hit began with 1, the reserve is one opening
@@ -130,7 +133,7 @@ def place(tmp_path_factory):
         '{"id": "a", "prompt": "tell me"}\n{"id": "b", "prompt": "red"}\n'
     )
     (root / "openings.txt").write_text("two two\nyes two\n")
-    words = ("estimate", *arguments(root), "--streams", "openings", "--out", root / "first")
+    words = ("estimate", *arguments(root), "--method", "mixture", "--out", root / "first")
     main([str(word) for word in words])
     return root
 
@@ -148,10 +151,10 @@ def test_every_stream_that_a_user_can_name_gives_the_exact_risk(place, capsys):
     specs = [
         f"prefill:{place / 'openings.txt'}", f"hits:{place / 'first'}", "prompt:{query} two two",
         f"model:{place / 'sibling'}", f"learned:{place / 'shift.safetensors'}",
-        f"tilt:1.5:model:{place / 'sibling'}", "openings",
+        f"tilt:1.5:model:{place / 'sibling'}",
     ]  # fmt: skip
     words = [word for spec in specs for word in ("--streams", spec)]
-    words += ["--level", 0.9999, "--out", place / "second"]
+    words += ["--level", 0.9999, "--seed", 1, "--out", place / "second"]
     _, out, _ = call(capsys, "estimate", *arguments(place), *words)
     rows = [json.loads(line) for line in out.splitlines()]
     for row, prompt in zip(rows, ("tell me", "red"), strict=True):
@@ -174,7 +177,7 @@ def test_every_stream_that_a_user_can_name_gives_the_exact_risk(place, capsys):
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ("magic", "stream 'magic' is none of openings, prefill:TEXT"),
+        ("magic", "stream 'magic' is none of prefill:TEXT"),
         ("prompt:", "stream 'prompt:' is none of"),
         ("prompt: ", "the text of a prompted stream is empty"),
         ("tilt:far:prompt:x", "does not begin with a number"),
@@ -201,8 +204,9 @@ def test_learn_says_first_where_it_cannot_write(place, capsys):
 
 def test_streams_are_of_mixtures_and_distinct(place, capsys):
     for words, sentence in (
-        (["--streams", "openings", "--method", "mc"], "streams are of method mixture, not mc"),
-        (["--streams", "openings", "--streams", "openings"], "hold one twice"),
+        (["--streams", "prompt:x", "--method", "mc"], "streams are of method mixture, not mc"),
+        (["--streams", "prompt:x", "--streams", "prompt:x"], "hold one twice"),
+        (["--streams", "openings"], "part of every mixture, unless --no-openings"),
     ):
         _, _, err = call(capsys, "estimate", *arguments(place), *words, "--out", place / "bad")
         assert sentence in " ".join(err.split())

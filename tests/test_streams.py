@@ -126,15 +126,16 @@ def test_openings_by_hand():
     law = torch.tensor([[0.5, 0.2, 0.3], [0.5, 0.2, 0.3], [0.5, 0.2, 0.3]]).log()
     from tailcast.sampling.kinds import Place
 
-    found = Openings([Hit((7,), (1, 2), 0.75), Hit((7,), (2,), 0.25)])
+    hits = [Hit((7,), (1, 2), 0.75), Hit((7,), (2,), 0.25)]
+    found = Openings(hits, reserves=(1.0, 2.0))
     places = [Place((7,), ()), Place((7,), (1,)), Place((8,), ())]
     here, after, there = found.law(law, [], places, SETTINGS).exp()
     pooled = (torch.tensor([0, 1.2, 0.4]) + torch.tensor([0.5, 0.2, 0.3])) / 2.6
-    own = (torch.tensor([0, 1.2, 0.4]) + pooled) / 2.6
+    own = (torch.tensor([0, 1.2, 0.4]) + 2 * pooled) / 3.6
     torch.testing.assert_close(there, pooled)
     torch.testing.assert_close(here, own)
     once = (torch.tensor([0, 0, 1.2]) + torch.tensor([0.5, 0.2, 0.3])) / 2.2
-    torch.testing.assert_close(after, (torch.tensor([0, 0, 1.2]) + once) / 2.2)
+    torch.testing.assert_close(after, (torch.tensor([0, 0, 1.2]) + 2 * once) / 3.2)
 
 
 def test_prefilled_openings_keep_their_share_of_the_target_at_every_token():

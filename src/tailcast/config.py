@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tailcast.behaviours import judge_fields, load_behaviour, no_judge
 from tailcast.errors import ConfigError
-from tailcast.mixtures import KINDS, WITH_MODELS, default_components
+from tailcast.mixtures import KINDS, LEARNING, WITH_MODELS, default_components
 from tailcast.proposals import Proposal, ProposalGrid
 from tailcast.types import JudgeSettings, ModelSettings, Operator, Positions, SamplingSettings
 
@@ -124,6 +124,9 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         (),
         description=f"More streams for the mixture: {', '.join(KINDS)}; see docs/streams.md.",
     )
+    openings: bool = Field(
+        True, description="mixture: from the second round on, follow openings of earlier hits too."
+    )
     strengths: tuple[float, ...] = Field((0.1, 0.2, 0.3, 0.5, 0.75, 1.0), description="Grid.")
     heats: tuple[float, ...] = Field((1.5, 2.0), description="Grid of mixture: target's heats.")
     switches: tuple[int, ...] = Field((2, 4, 8), description="Grid.")
@@ -146,9 +149,14 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
             raise ValueError("steering and pairs exclude each other: drop one of them")
         if self.streams and not self.mixes_proposals:
             raise ValueError(f"streams are of method mixture, not {self.main_method}: drop them")
+        if LEARNING in self.streams:
+            raise ValueError(
+                f"stream {LEARNING} is part of every mixture, unless --no-{LEARNING} is given: "
+                "drop it"
+            )
         if len(set(self.streams)) < len(self.streams):
             raise ValueError(f"streams {', '.join(self.streams)} hold one twice: drop it")
-        if self.steers and not (self.steering or self.pairs or self.streams):
+        if self.main_method == "paper" and not (self.steering or self.pairs):
             raise ValueError(
                 f"method {self.main_method} needs a steering vector: give steering or pairs"
             )
@@ -249,6 +257,11 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         return self.main_method == "mixture"
 
     @property
+    def learns(self) -> bool:
+        """Whether one of them follows the openings of a run's own hits."""
+        return self.openings and self.mixes_proposals and not self.proposal
+
+    @property
     def by_rounds(self) -> bool:
         """Whether the number of draws is decided on the way."""
         return self.mixes_proposals or self.until is not None or self.budget is not None
@@ -271,8 +284,9 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
             return (Proposal.target(),)
         if self.proposal:
             return Proposal.target(), Proposal.parse(self.proposal)
+        kinds = (*self.streams, *([LEARNING] if self.learns else []))
         return default_components(
-            self.strengths, self.grid.switches, self.heats, self.streams,
+            self.strengths, self.grid.switches, self.heats, kinds,
             steered=bool(self.steering or self.pairs),
         )  # fmt: skip
 

@@ -21,11 +21,12 @@ from tailcast.proposals import Floats, Proposal, StreamKey, log_ratio_after
 __all__ = ["Mixture", "allocate", "default_components", "log_ratios", "streams_of"]
 
 KINDS = (
-    "openings", "prefill:TEXT", "hits:DIR", "prompt:TEXT", "vector:FILE", "adapter:DIR",
+    "prefill:TEXT", "hits:DIR", "prompt:TEXT", "vector:FILE", "adapter:DIR",
     "model:NAME", "learned:FILE", "tilt:BETA:STREAM",
 )  # fmt: skip
 """Kinds of streams by what a user writes after --streams (docs/streams.md)."""
-LEARNING = "openings"  # the kind of stream that is fitted to a run's own hits, round by round
+LEARNING = "openings"
+"""The kind of stream that is fitted to a run's own hits, round by round."""
 OPENINGS = (LEARNING, "prefill:", "hits:")
 STEERED = ("vector:",)
 WITH_MODELS = ("vector:", "adapter:", "model:", "tilt:")  # hold a model of their own

@@ -87,13 +87,17 @@ def next_round(
 
 
 def _costs(works: Sequence[Sequence[Work]]) -> NDArray[np.float64]:
-    """Cost of a draw of each component, in the last round that drew it, [J]."""
-    costs = np.full(len(works[0][0].draws), np.nan)
+    """Cost of a draw of each component, in the last round that drew it, [J].
+
+    One that no round drew, as a stream that learns at first, is taken to cost what all do in
+    the mean.
+    """
+    costs = np.full(len(works[0][0].draws), _first_cost([one[0] for one in works]))
     for number in range(max(map(len, works))):
         some = [one[number] for one in works if len(one) > number]
         draws, cost = sum(one.draws for one in some), sum(one.cost for one in some)
         costs = np.where(draws > 0, cost / np.maximum(draws, 1), costs)
-    return np.where(np.isnan(costs), np.nanmax(costs), costs)
+    return costs
 
 
 def _first_cost(works: Sequence[Work]) -> float:

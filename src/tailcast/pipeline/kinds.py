@@ -7,7 +7,7 @@ from typing import Any
 
 from tailcast.config import RunConfig
 from tailcast.errors import ConfigError
-from tailcast.mixtures import KINDS, LEARNING
+from tailcast.mixtures import KINDS
 from tailcast.models import load_target
 from tailcast.pipeline.learning import hits_of_run
 from tailcast.sampling import StreamKind
@@ -42,7 +42,6 @@ def _build(spec: str, config: RunConfig, target: Any, queries: Sequence[Query]) 
     """One kind."""
     name, _, rest = spec.partition(":")
     makers: Mapping[str, Callable[[], StreamKind]] = {
-        LEARNING: Openings,
         "prefill": lambda: _prefilled(rest, target),
         "hits": lambda: Openings(hits_of_run(rest, target, tokens=max(config.grid.switches))),
         "prompt": lambda: Prompted(target, queries, rest),
@@ -52,7 +51,7 @@ def _build(spec: str, config: RunConfig, target: Any, queries: Sequence[Query]) 
         "learned": lambda: _shift(rest, target),
         "tilt": lambda: _tilted(rest, config, target, queries),
     }
-    if name not in makers or bool(rest) != (name != LEARNING):
+    if name not in makers or not rest:
         raise ConfigError(f"stream {spec!r} is none of {', '.join(KINDS)}.")
     return makers[name]()
 

@@ -20,6 +20,7 @@ from tailcast.pipeline.allocation import Spent, first_round, next_round
 from tailcast.pipeline.learning import Trail, informed, left_out, read_trail
 from tailcast.pipeline.shards import Bench, draw_stage
 from tailcast.pipeline.stopping import reached, spent_budget
+from tailcast.pipeline.tasks import EncodeTask, encode_queries, outcome_of
 from tailcast.pipeline.weigh import Work, own_passes, score_hits, work_of
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
@@ -121,7 +122,7 @@ def run_rounds(
     """
     config, store = bench.config, bench.store
     history = {one.id: History(plain=plain.get(one.id, (0, 0))) for one in queries}
-    prompts = {one.id: bench.kit.target.encode(one) for one in queries} if bench.kinds else {}
+    prompts = _prompts(bench, queries) if bench.kinds else {}
     plan: dict[str, Any] = {}
     done, number, seconds = 0, 0, 0.0
     while True:
@@ -146,6 +147,11 @@ def run_rounds(
             store.write_json(name, {**plan, "seconds": seconds})
         _close(config, history, seconds)
         progress.say(_said(number, history, config))
+
+
+def _prompts(bench: Bench, queries: Sequence[Query]) -> dict[str, tuple[int, ...]]:
+    """Prompt tokens of every query, by a worker: the model need not be in this process."""
+    return outcome_of(bench.workers, encode_queries, EncodeTask(queries))
 
 
 def _plan(

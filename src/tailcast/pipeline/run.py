@@ -15,6 +15,7 @@ from tailcast.behaviours import is_behaviour
 from tailcast.config import RunConfig
 from tailcast.data import load_queries, pairs_digest, queries_digest
 from tailcast.errors import StoreError
+from tailcast.mixtures import LEARNING
 from tailcast.pipeline.check import Case, audits_of, compared, history_case
 from tailcast.pipeline.kinds import build_kinds, streams_digest
 from tailcast.pipeline.rounds import run_rounds
@@ -28,6 +29,7 @@ from tailcast.proposals import Proposal
 from tailcast.sampling import StreamKind
 from tailcast.stats import Audit, Estimate, importance_sampling, monte_carlo
 from tailcast.store import RunStore
+from tailcast.streams import Openings
 from tailcast.types import ContrastPair, Engine, Judge, Query, SteeringVector, Target
 from tailcast.workers import Kit, Workers, open_workers
 
@@ -105,6 +107,8 @@ def _bench(
     kinds = build_kinds(kit, queries, inputs.streams or {}) if config.streams else {}
     if kinds:
         facts["streams"] = streams_digest(kinds)
+    if config.learns:
+        kinds[LEARNING] = Openings()
     store.check(config.model_dump(mode="json"), facts)
 
     def fit(pairs: Sequence[ContrastPair]) -> SteeringVector:

@@ -32,6 +32,7 @@ from tailcast.workers import Kit, Task, Workers
 __all__ = [
     "DrawTask",
     "Drawn",
+    "EncodeTask",
     "FitTask",
     "ModelFacts",
     "ReadTask",
@@ -39,6 +40,7 @@ __all__ = [
     "Scored",
     "Todo",
     "draw_ranges",
+    "encode_queries",
     "fit_vector",
     "in_memory",
     "outcome_of",
@@ -91,6 +93,19 @@ def read_model(kit: Kit, task: ReadTask) -> ModelFacts:
     rows = config.batch or planned_rows(target, config.max_new_tokens, config.memory)
     revision, weights = (getattr(target, a, "") for a in ("revision", "weights_fingerprint"))
     return ModelFacts(target.fingerprint, revision, weights, rows)
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """Say what the prompt tokens of some queries are."""
+
+    queries: Sequence[Query]
+    name: str = "reading the prompts"
+
+
+def encode_queries(kit: Kit, task: EncodeTask) -> dict[str, tuple[int, ...]]:
+    """Prompt tokens of every query, by its id."""
+    return {query.id: kit.target.encode(query) for query in task.queries}
 
 
 @dataclass(frozen=True)

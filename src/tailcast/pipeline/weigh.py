@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailcast.analysis.draws import Draws
-from tailcast.mixtures import Mixture, streams_of
+from tailcast.mixtures import LEARNING, Mixture, streams_of
 from tailcast.pipeline.shards import BLOCK_QUERIES, Bench
 from tailcast.pipeline.tasks import ScoreTask, Todo, score_completions
 from tailcast.proposals import Proposal
@@ -80,7 +80,7 @@ def _task(bench: Bench, stage: str, block: Todo, components: Sequence[Proposal])
 
 def own_passes(bench: Bench, query: Query, components: Sequence[Proposal]) -> list[int]:
     """How many passes besides the target's the draws of each component take."""
-    if not bench.kinds:  # the model need not be in this process
+    if set(bench.kinds) <= {LEARNING}:  # the model need not be in this process
         return [int(bool(one.strength) and not one.is_target) for one in components]
     streams, prompt = bench.streams, bench.kit.target.encode(query)
     return [streams.own_passes(one, prompt) for one in components]

@@ -6,7 +6,8 @@ tokens that c effective openings went through, of which c_a went on with token a
     s(a) = (1 - share) c_a / c + share * p(a),   share = reserve / (c + reserve).
 
 It reads no model beside the target's own law, so a draw costs what a draw of the target does.
-A query's own openings are backed by those of all queries, those by the target.
+A query's own openings are backed by those of all queries, those by the target. The reserves are
+those under which hits left out were likeliest on the embedded model, flat between 3 and 30.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from tailcast.types import SamplingSettings
 
 __all__ = ["Hit", "Openings"]
 
-_RESERVE = 1.0
+_RESERVES = 10.0, 3.0  # of all queries' openings, of a query's own
 _NOTHING = 1e-9  # openings that rounding leaves when all are taken away
 
 
@@ -67,16 +68,18 @@ class Openings:
 
     Args:
         hits: Openings with weights. Those of a query count as many as their effective number.
-        reserve: Effective openings that the law behind is worth: the smaller, the bolder.
+        reserves: Effective openings that the law behind is worth, for the openings of all queries
+            and for a query's own: the smaller, the bolder.
         least: Least share of the law behind.
     """
 
     sources: Mapping[str, Source] = {}
 
     def __init__(
-        self, hits: Sequence[Hit] = (), *, reserve: float = _RESERVE, least: float = 0.0
-    ) -> None:
-        self.reserve = reserve
+        self, hits: Sequence[Hit] = (), *, reserves: tuple[float, float] = _RESERVES,
+        least: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.reserves = reserves
         self.least = least
         self.pooled = _Node()
         self.own: dict[tuple[int, ...], _Node] = {}
@@ -89,7 +92,7 @@ class Openings:
             for hit in mine:
                 self.own.setdefault(prompt, _Node()).add(hit.tokens, hit.weight * effective)
                 self.pooled.add(hit.tokens, hit.weight * effective)
-        self.fingerprint = sha256(repr((reserve, least, list(hits))).encode()).hexdigest()[:16]
+        self.fingerprint = sha256(repr((reserves, least, list(hits))).encode()).hexdigest()[:16]
 
     @classmethod
     def prefilled(cls, openings: Sequence[tuple[int, ...]], *, share: float = 0.1) -> "Openings":
@@ -100,7 +103,7 @@ class Openings:
         """
         if not openings or not all(openings):
             raise ConfigError("an opening has no tokens: write one opening a line.")
-        found = cls(reserve=0.0, least=share)
+        found = cls(reserves=(0.0, 0.0), least=share)
         for tokens in openings:
             found.pooled.add(tokens, 1.0)
         found.fingerprint = sha256(repr((share, openings)).encode()).hexdigest()[:16]
@@ -108,7 +111,7 @@ class Openings:
 
     def refitted(self, hits: Sequence[Hit]) -> "Openings":
         """The same kind of stream from other hits."""
-        return Openings(hits, reserve=self.reserve, least=self.least)
+        return Openings(hits, reserves=self.reserves, least=self.least)
 
     def ratio_without(self, hit: Hit, logp: NDArray[np.float64]) -> float:
         """Log q - log p of one of the hits that the law was made of, were it not among them.
@@ -118,17 +121,17 @@ class Openings:
             logp: Log-probabilities of its tokens under the target, [len(hit.tokens)].
         """
         own, total = hit.weight * self.effective.get(hit.prompt, 0.0), 0.0
-        roots = [self.pooled, *(one for one in [self.own.get(hit.prompt)] if one)]
+        nodes = self._roots(hit.prompt)
         for token, log in zip(hit.tokens, logp, strict=True):
             law = np.exp(log)
-            for root in roots:
-                count = sum(root.counts.values()) - own
+            for node, reserve in nodes:
+                count = sum(node.counts.values()) - own
                 if count > _NOTHING:
-                    share = max(self.least, self.reserve / (count + self.reserve))
-                    ahead = max(root.counts.get(token, 0.0) - own, 0.0)
+                    share = self._share(reserve, count)
+                    ahead = max(node.counts.get(token, 0.0) - own, 0.0)
                     law = share * law + (1 - share) * ahead / count
             total += float(np.log(law) - log)
-            roots = [root.after[token] for root in roots if token in root.after]
+            nodes = [(one.after[token], two) for one, two in nodes if token in one.after]
         return total
 
     def parts(self, prompt: tuple[int, ...], strength: float) -> tuple[Part, ...]:
@@ -142,16 +145,25 @@ class Openings:
         """Log-probabilities after each place."""
         mass = target.exp()
         for row, (prompt, tokens) in zip(mass, places, strict=True):
-            for root in (self.pooled, self.own.get(prompt)):
-                node = root.find(tokens) if root else None
+            for root, reserve in self._roots(prompt):
+                node = root.find(tokens)
                 if node is not None and node.counts:
-                    self._mix(row, node)
+                    self._mix(row, node, reserve)
         return mass.log()
 
-    def _mix(self, row: Tensor, node: _Node) -> None:
+    def _roots(self, prompt: tuple[int, ...]) -> list[tuple[_Node, float]]:
+        """The openings of all queries and those of one, with their reserves."""
+        mine = self.own.get(prompt)
+        return [(self.pooled, self.reserves[0]), *([(mine, self.reserves[1])] if mine else [])]
+
+    def _share(self, reserve: float, count: float) -> float:
+        """Share of the law behind, where so many effective openings went."""
+        return max(self.least, reserve / (count + reserve))
+
+    def _mix(self, row: Tensor, node: _Node, reserve: float) -> None:
         """Mix what openings did after a node into a law, in place."""
         counts = row.new_tensor(list(node.counts.values()))
         total = float(counts.sum())
-        share = max(self.least, self.reserve / (total + self.reserve))
+        share = self._share(reserve, total)
         row *= share
         row[list(node.counts)] += (1 - share) * counts / total
