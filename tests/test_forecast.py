@@ -361,6 +361,37 @@ def test_splits_by_base_query_keep_paraphrases_together():
             assert 50 <= len(left) <= 70 and len(left) + len(right) == 200
 
 
+def wordings(rng, requests=30, each=10, draws=20_000):
+    """Log odds N(-7, 1.2^2) by request, N(0, 0.6^2) by wording: 0.8 of the variance is shared."""
+    odds = np.repeat(rng.normal(-7, 1.2, requests), each) + rng.normal(0, 0.6, requests * each)
+    hits = rng.binomial(draws, expit(odds))
+    return queries(hits, draws, [f"r{k // each}" for k in range(requests * each)])
+
+
+def test_wordings_are_worth_what_their_requests_are():
+    found = [wordings(np.random.default_rng(k), draws=10**9).independent for k in range(40)]
+    effects = 300 / np.array(found)
+    assert effects.mean() == pytest.approx(1 + 9 * 0.8, abs=4 * effects.std() / np.sqrt(40))
+    alone = queries([3, 5, 9], 100, ["a", "b", "c"])
+    assert alone.independent == 3 and queries([3, 5, 9], 100, ["a"] * 3).independent == 1
+    equal = queries([4, 9] * 20, 100, [f"r{k // 2}" for k in range(40)])
+    assert equal.independent == pytest.approx(40), "requests that are alike bind nothing together"
+
+
+def test_forecasts_from_wordings_cover_if_they_know_of_the_requests():
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    truth = float(expit(-7 + np.hypot(1.2, 0.6) * nodes) @ weights / weights.sum())
+    held = np.zeros(2)
+    for seed in range(30):
+        known = wordings(np.random.default_rng(seed))
+        blind = queries(known.hits, known.draws, [f"q{k}" for k in range(len(known))])
+        for column, one in enumerate((known, blind)):
+            found = forecast_one("bayes", METHODS["bayes"](one), one, 10**6, level=0.9)
+            held[column] += (found.mean_low <= truth <= found.mean_high) / 30
+    assert held[0] > 0.9 - 3 * np.sqrt(0.09 / 30) and held[1] < 0.7
+    assert any("wordings of 30 requests" in one for one in reach_warnings(known, 10))
+
+
 def test_paraphrases_on_both_sides_flatter_a_forecast():
     """The largest risk sits in one base query: by query it is in the fitted part as well."""
     rng = np.random.default_rng(6)

@@ -222,6 +222,13 @@ def reach_warnings(measured: Measured, n: int) -> tuple[str, ...]:
     if missed > m / 2:
         warnings.append(f"{missed} of {m} queries had no hit: bayes takes them as bounds, the "
                         "other methods count half a hit for each")  # fmt: skip
+    requests = len(set(measured.bases))
+    if requests < m:
+        warnings.append(
+            f"the {m} queries are wordings of {requests} requests, worth "
+            f"{measured.independent:.0f} drawn one by one: bayes takes that into account, the "
+            "other methods do not"
+        )
     if measured.unsure:
         warnings.append(f"{measured.unsure} of {m} estimates are unreliable by their own verdict")
     return tuple(warnings)

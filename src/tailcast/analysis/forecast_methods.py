@@ -75,8 +75,9 @@ def double_log(odds: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def bayes(measured: Measured) -> Fitted:
-    """See :mod:`tailcast.stats.noisy_tail`."""
-    found = fit_noisy_tail(measured.hits, measured.draws)
+    """See :mod:`tailcast.stats.noisy_tail`; wordings of one request count for less than others."""
+    worth = measured.independent / len(measured)
+    found = fit_noisy_tail(measured.hits, measured.draws, worth=worth)
     return Fitted(found.laws, uncertain=True)
 
 

@@ -74,6 +74,26 @@ class Measured:
         floor = np.minimum(0.5 / (self.draws + 1), risks[self.seen].min(initial=1.0))
         return np.where(self.seen, risks, floor)
 
+    @property
+    def independent(self) -> float:
+        """How many queries drawn one by one these are worth, as wordings of one request are alike.
+
+        m / (1 + (k - 1) rho), the design effect of Kish (1965): k the mean number of wordings of a
+        query's request, rho the correlation of log odds within requests, by analysis of variance.
+        """
+        _, index, sizes = np.unique(self.bases, return_inverse=True, return_counts=True)
+        m, groups = len(self), len(sizes)
+        if groups in (1, m):
+            return float(groups)
+        values = np.log(self.risks) - np.log1p(-self.risks)
+        means = np.bincount(index, values) / sizes
+        within = float(((values - means[index]) ** 2).sum()) / (m - groups)
+        between = float(sizes @ (means - values.mean()) ** 2) / (groups - 1)
+        usual = (m - (sizes**2).sum() / m) / (groups - 1)
+        excess = max(between - within, 0.0) / usual
+        rho = excess / (excess + within) if excess else 0.0
+        return float(m / (1 + ((sizes**2).sum() / m - 1) * rho))
+
     def part(self, chosen: NDArray[np.int64]) -> "Measured":
         """Some of the queries."""
         return Measured(

@@ -10,10 +10,9 @@ the report as drawings without a script.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from tailcast.analysis.runs import read_run as as_analysed
 from tailcast.errors import ConfigError, StoreError
+from tailcast.report.axes import floor_of, log_axis
 from tailcast.report.curves import curves_of
 from tailcast.report.look import LIGHT, Look, dressed, load_altair
 from tailcast.report.outlook import upper_end
@@ -56,11 +55,11 @@ def risks(run: Run, look: Look) -> Any:
     """Risks of all queries sorted: interval (thick), guaranteed bounds (thin), verdict."""
     alt = load_altair()
     rows = [_risk_row(rank, one) for rank, one in enumerate(run.ranked, 1)]
-    floor = _floor([max(row["low"], row["risk"] / 100) for row in rows])
+    floor = floor_of([max(row["low"], row["risk"] / 100) for row in rows])
     rows = [{**row, **{k: max(row[k], floor) for k in ("risk", "low", "least")}} for row in rows]
     named = len(rows) <= _MOST_NAMED
     scale = alt.Scale(type="log", domain=[floor, 1.0], clamp=True)
-    value = {"axis": _log_axis(alt, floor, look, sideways=named), "scale": scale}
+    value = {"axis": log_axis(alt, floor, look, sideways=named), "scale": scale}
     if named:
         across = {"y": alt.Y("query:N", sort=None, title=None)}
         along, to = alt.X, alt.X2
@@ -97,12 +96,12 @@ def agreement(run: Run, look: Look) -> Any:
             f"{run.store.path} has no plain estimates beside its own: run with --monte-carlo N."
         )
     rows = [_pair_row(*pair) for pair in pairs]
-    floor = _floor([row[name] for row in rows for name in ("x", "y")])
+    floor = floor_of([row[name] for row in rows for name in ("x", "y")])
     rows = [
         {**row, **{name: max(row[name], floor) for name in ("x", "y", "y_low")}} for row in rows
     ]
     scale, size = alt.Scale(type="log", domain=[floor, 1.0], clamp=True), min(look.width, 380)
-    axis = _log_axis(alt, floor, look, sideways=True)
+    axis = log_axis(alt, floor, look, sideways=True)
     x = alt.X("x:Q", scale=scale, axis=axis, title="risk by plain sampling")
     y = alt.Y("y:Q", scale=scale, axis=axis, title=f"risk by {_method(run)}")
     base = alt.Chart(alt.Data(values=rows))
@@ -153,8 +152,9 @@ def ahead(run: Run, look: Look) -> Any:
         "n:Q", scale=alt.Scale(type="log", domain=[1, found.rows[-1][0]]), title="queries",
         axis=alt.Axis(values=[10.0**k for k in range(7)], format="~s"),
     )  # fmt: skip
-    scale = alt.Scale(type="log", domain=[max(bottom, 1e-6), 1], clamp=True)
-    powers = alt.Axis(values=[10.0**-k for k in range(7)], format="~g")
+    floor = floor_of([max(bottom, 1e-6)])
+    scale = alt.Scale(type="log", domain=[floor, 1], clamp=True)
+    powers = log_axis(alt, floor, look, sideways=False)
     y = alt.Y("worst:Q", scale=scale, axis=powers, title="largest risk among them")
     base = alt.Chart(alt.Data(values=rows)).encode(x=x)
     band = base.mark_area(opacity=0.18, color=look.accent, aria=False).encode(
@@ -285,24 +285,6 @@ def _method(run: Run) -> str:
     return {"mixture": "the mixture", "is": "importance sampling", "splitting": "splitting"}.get(
         next(reversed(run.main.values())).method, "the main method"
     )
-
-
-def _floor(values: Sequence[float]) -> float:
-    """The power of ten below all of them, for an axis that ends at 1."""
-    least = min((one for one in values if one > 0), default=1e-3)
-    return float(10.0 ** max(min(np.floor(np.log10(least)), -1), -16))
-
-
-def _log_axis(alt: Any, floor: float, look: Look, *, sideways: bool) -> Any:
-    """Ticks at powers of ten, so many as there is room for."""
-    decades = round(-np.log10(floor))
-    step = max(1, -(-decades // (6 if look.width < 400 and sideways else 10)))
-    powers = [10.0**-k for k in range(0, decades + 1, step)]
-    names = {
-        k: f"{10.0**-k:g}" if k < 3 else risk(10.0**-k).removeprefix("1.0×") for k in range(20)
-    }
-    label = f"{list(names.values())}[round(-log(datum.value) / LN10)]"
-    return alt.Axis(values=powers, grid=True, labelExpr=label)
 
 
 def _flagged(

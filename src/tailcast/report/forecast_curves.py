@@ -8,6 +8,7 @@ from tailcast.analysis.forecast import worst_of
 from tailcast.analysis.forecast_methods import METHODS
 from tailcast.analysis.measured import Measured
 from tailcast.errors import DataError
+from tailcast.report.axes import floor_of, log_axis
 from tailcast.report.look import Look, load_altair
 
 __all__ = ["forecasts_of"]
@@ -41,8 +42,9 @@ def forecasts_of(measured: Measured, n: int, look: Look, *, level: float = 0.9) 
         "n:Q", scale=alt.Scale(type="log", domain=[1, n], clamp=True), title="queries",
         axis=alt.Axis(values=[10.0**k for k in range(19)], format="~s"),
     )  # fmt: skip
-    scale = alt.Scale(type="log", domain=[bottom, 1], clamp=True)
-    powers = alt.Axis(values=[10.0**-k for k in range(7)], format="~g")
+    floor = floor_of([bottom])
+    scale = alt.Scale(type="log", domain=[floor, 1], clamp=True)
+    powers = log_axis(alt, floor, look, sideways=False)
     y = alt.Y("worst:Q", scale=scale, axis=powers, title="largest risk among them")
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=x,

@@ -4,6 +4,7 @@ from typing import Any
 
 from tailcast.analysis.runs import Run
 from tailcast.analysis.sensitivity import Sensitivity, bases_of
+from tailcast.report.axes import floor_of, log_axis
 from tailcast.report.look import Look, load_altair
 from tailcast.report.words import anchor, risk
 
@@ -29,10 +30,10 @@ def wordings_of(run: Run, found: Sensitivity, look: Look) -> Any:
     ranked = sorted(found.bases, key=lambda one: one.typical, reverse=True)
     names = [one.base for one in ranked]
     rows = _rows(run, bases_of(run))
-    floor = max(min(row["low"] or row["risk"] for row in rows) / 2, _FURTHEST)
+    floor = floor_of([max(row["low"] or row["risk"], _FURTHEST) for row in rows])
     rows = [{**row, "low": max(row["low"], floor)} for row in rows]
     scale = alt.Scale(type="log", domain=[floor, 1.0], clamp=True)
-    powers = alt.Axis(values=[10.0**-k for k in range(10)], format="~g", labelOverlap=True)
+    powers = log_axis(alt, floor, look, sideways=True)
     y = alt.Y("base:N", sort=names, title=None)
     x = alt.X("risk:Q", scale=scale, axis=powers, title="risk: probability of a hit")
     typical = [{"base": one.base, "risk": one.typical} for one in ranked]

@@ -59,19 +59,24 @@ class _Tails:
     scales: NDArray[np.float64]
 
 
-def fit_noisy_tail(hits: NDArray[np.float64], draws: NDArray[np.float64]) -> NoisyTail:
+def fit_noisy_tail(
+    hits: NDArray[np.float64], draws: NDArray[np.float64], *, worth: float = 1.0
+) -> NoisyTail:
     """The posterior from hits in draws.
 
     Args:
         hits: Hits of each query, [m]; of an importance-sampling estimate the effective ones.
         draws: Draws, or what plain draws they are worth, [m]; 0 where nothing is known.
+        worth: Queries drawn one by one that each of these is worth, in (0, 1]: the likelihood is
+            taken to this power, so that dependent queries do not count as so many witnesses
+            (Ribatet et al. 2012, the adjusted magnitude of a composite likelihood).
     """
     pairs, numbers = np.unique(np.column_stack([hits, draws]), axis=0, return_counts=True)
-    counts = numbers.astype(float)
+    counts = worth * numbers
     likelihood = _likelihood(pairs[:, 0], pairs[:, 1])
     law = _population(likelihood, counts)
     above = np.append(np.cumsum(law[::-1])[::-1], 0.0)  # at EDGES
-    least = _FEWEST / counts.sum()
+    least = _FEWEST / len(hits)
     starts = {int(np.argmax(above <= max(share, least))) for share in SHARES}
     every = [_tails(likelihood, counts, law, start) for start in sorted(starts)]
     top = max(one.log_weights.max() for one in every)
