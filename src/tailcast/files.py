@@ -7,7 +7,7 @@ rename; an object store by its PUT, which is atomic, so that nothing need be ren
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Protocol
 
@@ -45,6 +45,9 @@ class Files(Protocol):
 
     def changed(self, name: str) -> float:
         """When a file was written, in seconds since 1970."""
+
+    def times(self, folder: str) -> dict[str, float]:
+        """When each file below a folder was written, by its name in the directory."""
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all, over what is there."""
@@ -90,6 +93,15 @@ class LocalFiles:
     def changed(self, name: str) -> float:
         """When a file was written."""
         return (self.place / name).stat().st_mtime
+
+    def times(self, folder: str) -> dict[str, float]:
+        """When each file below a folder was written."""
+        found = {}
+        for place, _, names in os.walk(self.place / folder):
+            for path in (Path(place) / name for name in names if not name.startswith(".")):
+                with suppress(FileNotFoundError):
+                    found[path.relative_to(self.place).as_posix()] = path.lstat().st_mtime
+        return found
 
     def write(self, name: str, content: bytes) -> None:
         """Write under a hidden name, sync, rename, sync the folder."""

@@ -19,6 +19,7 @@ from tailcast.cli.crosscheck import crosscheck
 from tailcast.cli.export import export
 from tailcast.cli.paraphrase import paraphrase
 from tailcast.cli.report import plot, report, report_of_demo
+from tailcast.cli.status import status
 from tailcast.cli.streams import learn, proposals
 from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
 from tailcast.config import ContrastSettings, RunConfig, make_config
@@ -40,7 +41,7 @@ app.command(analyse)
 app.command(compare)
 app.command(crosscheck)
 app.command(paraphrase)
-
+app.command(status)
 app.command(label)
 app.command(calibrate_judge)
 app.command(report)

@@ -29,15 +29,17 @@ if TYPE_CHECKING:
     from tailcast.analysis.explain import Explanation
     from tailcast.pipeline.plan import Plan
 
-__all__ = ["console", "progress_view", "show_estimates", "show_explanation", "show_plan"]
+__all__ = ["STAGES", "console", "progress_view", "show_estimates", "show_explanation", "show_plan"]
 
-_STAGES = {
+STAGES = {
     "mc": "plain sampling",
     "is": "importance sampling",
     "pilot": "pilot",
     "splitting": "splitting",
     "scoring": "scoring of its hits",
 }
+"""What stages are called."""
+
 _PROMPT = 24  # characters
 _WIDE = 130  # columns of a terminal that has room for a plot
 _STYLES = {"ok": "green", "weak": "yellow", "unreliable": "red"}
@@ -81,7 +83,7 @@ class _Bars(Progress):
         self.plain = False
 
     def start(self, stage: str, total: int, done: int) -> None:
-        name = _STAGES.get(stage, stage)
+        name = STAGES.get(stage, stage)
         if not self.screen.is_terminal:
             self.say(f"{name}: {total} draws" + (f", {done} of them found" if done else ""))
         self.begun, self.plain = done, stage == "mc"
@@ -110,7 +112,7 @@ def show_plan(plan: "Plan", *, as_json: bool) -> None:
     screen, table = result_screen(), plain_table("stage", *numbers, right=numbers)
     for one in plan.stages:
         table.add_row(
-            _STAGES.get(one.name, one.name), f"{one.draws:,}", f"{one.token_forwards:,}",
+            STAGES.get(one.name, one.name), f"{one.draws:,}", f"{one.token_forwards:,}",
             f"{one.judge_calls:,}", _time(one.hours),
         )  # fmt: skip
     screen.print(table)

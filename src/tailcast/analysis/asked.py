@@ -1,0 +1,42 @@
+"""What was a run asked? Its queries, as it kept them itself.
+
+Nothing outside the directory is read: what a manifest names may be another's file by now, or
+code.
+"""
+
+from tailcast.errors import StoreError
+from tailcast.store import DAMAGES, RunStore
+from tailcast.types import Query
+
+__all__ = ["QUERIES", "read_queries"]
+
+QUERIES = "queries.jsonl"
+
+
+def read_queries(store: RunStore) -> list[Query]:
+    """The queries of a run; none if it was made before runs kept them.
+
+    Such a run is given them by the command that made it.
+
+    Raises:
+        StoreError: If the file is damaged.
+    """
+    if not store.holds(QUERIES):
+        return []
+    try:
+        return [
+            Query(
+                str(row["id"]),
+                tuple(
+                    {"role": str(m["role"]), "content": str(m["content"])} for m in row["messages"]
+                ),
+                tuple(map(str, row["tags"])),
+                tuple(map(str, row["target"])),
+            )
+            for row in store.read_lines(QUERIES)
+        ]
+    except DAMAGES as error:
+        raise StoreError(
+            f"{store.path / QUERIES} is damaged ({type(error).__name__}): delete it, and run again "
+            "to write it anew."
+        ) from None
