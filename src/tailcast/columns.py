@@ -19,6 +19,24 @@ __all__ = [
 ]
 
 
+_MOST_CELLS = 2**28
+
+_KINDS = {
+    "number": lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
+    "numbers": lambda kind: pa.types.is_list(kind) and _KINDS["number"](kind.value_type),
+    "text": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+    "truth": pa.types.is_boolean,
+}
+
+_DRAWS = {
+    "draw": "number", "strength": "number", "switch": "number", "mix": "number",
+    "heat": "number", "finish": "text", "text": "text", "tokens": "numbers",
+    "token_logp": "numbers", "token_logs": "numbers", "log_roulette": "number",
+}  # fmt: skip
+_VERDICTS = {"score": "number", "hit": "truth", "error": "text"}
+_SCORES = {"draw": "number", "length": "number", "logp": "numbers", "logs": "numbers"}
+
+
 def table_of_batch(batch: SampleBatch) -> pa.Table:
     """Draws as a table."""
     columns = {
@@ -42,9 +60,14 @@ def table_of_batch(batch: SampleBatch) -> pa.Table:
 
 def batch_of(query_id: str, table: pa.Table) -> SampleBatch:
     """The draws of a table."""
+    _check(table, _DRAWS)
     width = int(table.schema.metadata[b"width"])
+    if width * len(table) > _MOST_CELLS:
+        raise ValueError(f"{len(table)} draws of {width} tokens are more than a run writes")
     columns = table.to_pydict()
     columns.setdefault("kind", [""] * len(table))  # not in runs made before there were kinds
+    if any(len(a) != len(b) for a, b in zip(columns["tokens"], columns["token_logp"], strict=True)):
+        raise ValueError("a draw has tokens without log-probabilities")
     names = ("strength", "switch", "mix", "heat", "kind")
     proposals = zip(*(columns[name] for name in names), strict=True)
     return SampleBatch(
@@ -71,11 +94,14 @@ def table_of_verdicts(verdicts: Verdicts) -> pa.Table:
 
 def verdicts_of(table: pa.Table) -> Verdicts:
     """The verdicts of a table."""
+    _check(table, _VERDICTS, missing=("score",))
     scores = [np.nan if score is None else score for score in table["score"].to_pylist()]
     hits = np.array(table["hit"].to_pylist(), dtype=bool)
     errors = tuple(table["error"].to_pylist())
     known = "share" in table.column_names  # not in runs made before there were screens
-    shares = np.array(table["share"].to_pylist()) if known else np.ones(len(hits))
+    shares = np.array(table["share"].to_pylist(), float) if known else np.ones(len(hits))
+    if not ((shares >= 0) & (shares <= 1)).all():
+        raise ValueError("a share lies outside [0, 1]")
     return Verdicts(np.array(scores, dtype=float), hits, errors, shares)
 
 
@@ -99,6 +125,7 @@ def table_of_scores(scores: Scores) -> pa.Table:
 
 def scores_of(table: pa.Table) -> Scores:
     """The scores of a table."""
+    _check(table, _SCORES)
     facts = table.schema.metadata
     streams = tuple(StreamKey(*one) for one in json.loads(facts[b"streams"]))
     shape = (len(table), len(streams), int(facts[b"tokens"]))
@@ -110,6 +137,27 @@ def scores_of(table: pa.Table) -> Scores:
         streams=streams,
         token_forwards=int(facts[b"token_forwards"]),
     )
+
+
+def _check(table: pa.Table, columns: dict[str, str], missing: tuple[str, ...] = ()) -> None:
+    """Refuse a table of other columns.
+
+    Args:
+        table: The table.
+        columns: What each must hold.
+        missing: Those that may have gaps.
+
+    Raises:
+        ValueError: Naming the first that is not so.
+    """
+    for name, kind in columns.items():
+        if name not in table.column_names:
+            raise ValueError(f"it has no column {name}")
+        column = table[name]
+        if len(column) and not _KINDS[kind](column.type):
+            raise ValueError(f"its column {name} holds {column.type}")
+        if column.null_count and name not in missing:
+            raise ValueError(f"its column {name} has gaps")
 
 
 def _steered_lengths(batch: SampleBatch) -> np.ndarray[Any, Any]:

@@ -42,13 +42,17 @@ from tailcast.columns import (
 from tailcast.errors import StoreError
 from tailcast.files import Taken
 from tailcast.objects import files_at
+from tailcast.shapes import parsed, parsed_lines
 from tailcast.types import SampleBatch, Scores, Verdicts
 
 __all__ = ["DAMAGES", "RunStore", "existing_run", "slug"]
 
 Found = TypeVar("Found")
 
-DAMAGES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+DAMAGES = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError,
+    ValueError,
+)  # fmt: skip
 """What reading raises of a file that holds something else than it should."""
 
 GROWING = ("samples", "monte_carlo")
@@ -80,13 +84,18 @@ class RunStore:
 
     @contextmanager
     def as_file(self, name: str) -> Iterator[Path]:
-        """A file of the directory on this machine: itself, or a copy for the while."""
-        if isinstance(self.path, Path):
-            yield self.path / name
-            return
+        """A copy of a file of the directory on this machine, for the while.
+
+        Raises:
+            StoreError: If it cannot be read.
+        """
+        try:
+            content = self.files.read(name)
+        except OSError as error:
+            raise StoreError(f"{self.path / name} cannot be read ({error}).") from None
         with TemporaryDirectory(prefix="tailcast-") as scratch:
             copy = Path(scratch) / name.rsplit("/", 1)[-1]
-            copy.write_bytes(self.files.read(name))
+            copy.write_bytes(content)
             yield copy
 
     @contextmanager
@@ -165,7 +174,7 @@ class RunStore:
             StoreError: If the file is not JSON.
         """
         try:
-            return json.loads(self.files.read(name).decode("utf-8"))
+            return parsed(name, self.files.read(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
@@ -196,8 +205,7 @@ class RunStore:
         """
         path = self.path / name
         try:
-            text = self.files.read(name).decode("utf-8")
-            return [json.loads(line) for line in text.splitlines()]
+            return parsed_lines(name, self.files.read(name))
         except FileNotFoundError:
             raise StoreError(f"{self.path} holds no {name}: it is no finished run.") from None
         except (OSError, ValueError) as error:
@@ -286,6 +294,25 @@ class RunStore:
         """
         return self._read_shard("scores", stage, query_id, shard, scores_of)
 
+    @contextmanager
+    def readable(self, what: str) -> Iterator[None]:
+        """Say in a sentence that files hold something else than they should.
+
+        Args:
+            what: Of the run is being read.
+
+        Raises:
+            StoreError: If what is done meanwhile fails by what it reads.
+        """
+        try:
+            yield
+        except DAMAGES as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise StoreError(
+                f"{what} in {self.path} are damaged ({type(error).__name__}: {reason}): delete "
+                "them and run again."
+            ) from None
+
     def _write_table(
         self, kind: str, stage: str, query_id: str, shard: tuple[int, int], table: pa.Table
     ) -> None:
@@ -359,7 +386,11 @@ def _shard_name(kind: str, stage: str, query_id: str, shard: tuple[int, int]) ->
 def slug(query_id: str) -> str:
     """A file name for a query id: itself where it is plain, else cleaned with a digest."""
     clean = re.sub(r"[^A-Za-z0-9_-]+", "_", query_id)[:48]
-    return clean if clean == query_id else f"{clean}.{sha256(query_id.encode()).hexdigest()[:8]}"
+    return (
+        clean
+        if clean == query_id
+        else f"{clean}.{sha256(query_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -4,8 +4,7 @@ Nothing outside the directory is read: what a manifest names may be another's fi
 code.
 """
 
-from tailcast.errors import StoreError
-from tailcast.store import DAMAGES, RunStore
+from tailcast.store import RunStore
 from tailcast.types import Query
 
 __all__ = ["QUERIES", "read_queries"]
@@ -23,20 +22,7 @@ def read_queries(store: RunStore) -> list[Query]:
     """
     if not store.holds(QUERIES):
         return []
-    try:
-        return [
-            Query(
-                str(row["id"]),
-                tuple(
-                    {"role": str(m["role"]), "content": str(m["content"])} for m in row["messages"]
-                ),
-                tuple(map(str, row["tags"])),
-                tuple(map(str, row["target"])),
-            )
-            for row in store.read_lines(QUERIES)
-        ]
-    except DAMAGES as error:
-        raise StoreError(
-            f"{store.path / QUERIES} is damaged ({type(error).__name__}): delete it, and run again "
-            "to write it anew."
-        ) from None
+    return [
+        Query(row["id"], tuple(row["messages"]), tuple(row["tags"]), tuple(row["target"]))
+        for row in store.read_lines(QUERIES)
+    ]

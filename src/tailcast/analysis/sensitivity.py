@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tailcast.analysis.asked import read_queries
 from tailcast.analysis.measured import base_query
 from tailcast.analysis.risks import QueryRisk
 from tailcast.analysis.runs import Run
 from tailcast.analysis.worlds import draws_without_hit
 from tailcast.errors import ConfigError, DataError
 from tailcast.stats.nested import STEP, NestedFit, NestedPart, draw_nested, fit_nested, nested_grid
-from tailcast.store import existing_run
 
 __all__ = ["BaseQuery", "Decades", "Sensitivity", "bases_of", "likelihood", "sensitivity"]
 
@@ -106,7 +104,7 @@ def bases_of(run: Run) -> list[str]:
 
     By the queries' tags, where the run kept them; else by the ids, NAME/1 or NAME#1.
     """
-    tags = {one.id: one.tags for one in read_queries(existing_run(run.name))}
+    tags = {one.id: one.tags for one in run.asked}
     return [base_query(id, tags.get(id, ())) for id in run.query_ids]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from tailcast.cli.screen import escaped, plain_table, result_screen
+from tailcast.cli.screen import plain_table, result_screen
 from tailcast.cli.view import STAGES
 from tailcast.errors import ConfigError
 from tailcast.store import existing_run
@@ -63,10 +63,10 @@ def _show(found: "Status", *, clear: bool) -> None:
     screen = result_screen(100)
     if clear and screen.is_terminal:
         screen.clear()
-    screen.print(f"{found.run}: {_state(found)}", style="bold", highlight=False, markup=False)
+    screen.print(f"{found.run}: {_state(found)}", style="bold", highlight=False)
     screen.print(_table(found))
     for line in [*_behind(found), *_sentences(found)]:
-        screen.print(line, highlight=False, markup=False)
+        screen.print(line, highlight=False)
 
 
 def _state(found: "Status") -> str:
@@ -90,7 +90,7 @@ def _table(found: "Status") -> "Table":
     table = plain_table("stage", *numbers, right=numbers)
     for one in found.stages:
         planned = "?" if one.planned is None else f"{one.planned:,}"
-        name = escaped(STAGES.get(one.stage, one.stage.replace("-", " ")))
+        name = STAGES.get(one.stage, one.stage.replace("-", " "))
         table.add_row(name, f"{one.drawn:,}", planned, f"{one.judged:,}", f"{one.hits:,}")
     if len(found.stages) > 1 or found.planned != found.stages[0].planned:
         counts, planned = found.counts, "?" if found.planned is None else f"{found.planned:,}"

@@ -83,15 +83,16 @@ def export_eval(store: RunStore, path: Path, *, others: int = 100) -> dict[str, 
     rows = store.read_lines("estimates.jsonl")
     asked = {one.id: one for one in read_queries(store)}
     samples, total = [], 0
-    for id in dict.fromkeys(row["query_id"] for row in rows):
-        mine = [row for row in rows if row["query_id"] == id]
-        query = Query.user(id, mine[0]["prompt"])
-        if id in asked and asked[id].prompt == query.prompt:
-            query = asked[id]
-        draws, drawn = logged_draws(store, id, mine, others=others)
-        total += drawn
-        samples += [_sample(query, number, one, mine) for number, one in enumerate(draws, 1)]
-    log = _log(store, rows, samples, total)
+    with store.readable("files"):
+        for id in dict.fromkeys(row["query_id"] for row in rows):
+            mine = [row for row in rows if row["query_id"] == id]
+            query = Query.user(id, mine[0]["prompt"])
+            if id in asked and asked[id].prompt == query.prompt:
+                query = asked[id]
+            draws, drawn = logged_draws(store, id, mine, others=others)
+            total += drawn
+            samples += [_sample(query, number, one, mine) for number, one in enumerate(draws, 1)]
+        log = _log(store, rows, samples, total)
     try:
         write_eval_log(log, str(path))
     except OSError as error:
