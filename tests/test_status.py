@@ -143,9 +143,10 @@ def test_a_rate_is_from_the_times_of_the_shards(tmp_path, finished):
     """Four batches of 20 draws, ten seconds apart; the pause of a stop is no time of work."""
     out = shutil.copytree(finished, tmp_path / "run")
     manifest = json.loads((out / "manifest.json").read_text())
+    grown = {"samples": 16, "monte_carlo": 4, "budget": None}
     manifest["sessions"] = [
         {**manifest["sessions"][0], "began": 1e9, "ended": 1e9 + 15},
-        {**manifest["sessions"][0], "began": 1e9 + 5000, "ended": 1e9 + 5030, "size": {}},
+        {**manifest["sessions"][0], "began": 1e9 + 5000, "ended": 1e9 + 5030, "size": grown},
     ]
     (out / "manifest.json").write_text(json.dumps(manifest))
     for path in (out / "samples").rglob("*.parquet"):

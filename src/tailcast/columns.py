@@ -1,6 +1,7 @@
 """Draws, verdicts and scores as tables, one file of a run directory each, and back."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,11 @@ __all__ = [
 
 _MOST_CELLS = 2**28
 
-_KINDS = {
-    "number": lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
-    "numbers": lambda kind: pa.types.is_list(kind) and _KINDS["number"](kind.value_type),
-    "text": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
-    "truth": pa.types.is_boolean,
+_KINDS: dict[str, tuple[Callable[[Any], bool], ...]] = {
+    "number": (pa.types.is_integer, pa.types.is_floating),
+    "text": (pa.types.is_string, pa.types.is_large_string),
+    "truth": (pa.types.is_boolean,),
+    "numbers": (lambda kind: pa.types.is_list(kind) and _is("number", kind.value_type),),
 }
 
 _DRAWS = {
@@ -154,10 +155,15 @@ def _check(table: pa.Table, columns: dict[str, str], missing: tuple[str, ...] = 
         if name not in table.column_names:
             raise ValueError(f"it has no column {name}")
         column = table[name]
-        if len(column) and not _KINDS[kind](column.type):
+        if len(column) and not _is(kind, column.type):
             raise ValueError(f"its column {name} holds {column.type}")
         if column.null_count and name not in missing:
             raise ValueError(f"its column {name} has gaps")
+
+
+def _is(kind: str, found: Any) -> bool:
+    """Whether a column's type is of a kind; one without any value is of each."""
+    return pa.types.is_null(found) or any(test(found) for test in _KINDS[kind])
 
 
 def _steered_lengths(batch: SampleBatch) -> np.ndarray[Any, Any]:

@@ -20,7 +20,7 @@ def read_queries(store: RunStore) -> list[Query]:
     Raises:
         StoreError: If the file is damaged.
     """
-    if not store.holds(QUERIES):
+    if QUERIES not in store.files.names(""):
         return []
     return [
         Query(row["id"], tuple(row["messages"]), tuple(row["tags"]), tuple(row["target"]))

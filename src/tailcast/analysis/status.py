@@ -142,7 +142,7 @@ def _config(manifest: Mapping[str, Any]) -> RunConfig | None:
 
 
 def _state(store: RunStore, session: Mapping[str, Any]) -> str:
-    done = store.read_json("finished.json") if store.holds("estimates.jsonl") else None
+    done = store.read_json("finished.json")
     if done is not None and session.get("size", done) == done:
         return "finished"
     if not session or "ended" in session:
