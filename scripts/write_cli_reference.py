@@ -13,6 +13,7 @@ VERBS = (
     "estimate",
     "steer",
     "plan",
+    "status",
     "show",
     "explain",
     "report",

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 import warnings
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tailcast.stats.thresholds import (
     goodness_of_fit,
     stable_from,
 )
+from tailcast.types import Query
 from tiny import call
 
 SCALE = np.exp(-10.0)
@@ -502,13 +504,10 @@ def test_mistakes_are_one_sentence(capsys, tmp_path, run):
     few = run_directory(tmp_path / "few", [(f"q{k}", 3, 100) for k in range(9)])
     none = run_directory(tmp_path / "none", [(f"q{k}", 0, 100) for k in range(30)])
     other = run_directory(tmp_path / "other", [("z", 1, 100)], judge="pattern:x")
-    mixed = tmp_path / "mixed.jsonl"
+    both = run_directory(tmp_path / "both", [(f"q{k}", 3, 9) for k in range(20)])
     tags = ("behaviour:flattery", "behaviour:refusal")
-    lines = [json.dumps({"id": t, "prompt": "hi", "tags": [t]}) for t in tags]
-    mixed.write_text("\n".join(lines))
-    both = run_directory(
-        tmp_path / "both", [(f"q{k}", 3, 9) for k in range(20)], queries=str(mixed)
-    )
+    asked = [asdict(Query.user(one, "hi", (one,))) for one in tags]
+    (both / "queries.jsonl").write_text("\n".join(map(json.dumps, asked)))
     for arguments, says in (
         ([few], "9 queries are too few"),
         ([none], "none of the 30 queries had a hit"),

@@ -18,7 +18,7 @@ from tailcast.models import TabularTarget
 from tailcast.pipeline.calibrate import calibrate
 from tailcast.pipeline.completions import DRAWN, TARGET, read_judged
 from tailcast.pipeline.labels import label_sample, read_labels
-from tailcast.report.label_sheet import sheet_csv, sheet_html, visible
+from tailcast.report.label_sheet import sheet_csv, sheet_html
 from tailcast.stats import (
     Labelled,
     Measured,
@@ -32,6 +32,7 @@ from tailcast.stats import (
 )
 from tailcast.store import RunStore
 from tailcast.types import Query
+from tailcast.visible import visible
 from tiny import call
 
 WORLDS = 400

@@ -60,7 +60,7 @@ def test_out_of_memory_halves_the_rows_and_is_recorded(path, tmp_path):
     assert abs(one.p - exact_risk(path, "tell me", "two", 4)) < 4 * one.stderr
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     [note] = manifest["out_of_memory"]
-    assert "draws 0 to 511, was drawn with 16 rows" in note
+    assert "draws 0 to 511: drawn with 16 rows" in note
     with pytest.raises(ModelError, match="memory ran out with 2 rows"):
         tailcast.estimate(
             Cramped(target.inner, 0), ["tell me"], "pattern:two", samples=10, max_new_tokens=4

@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+from dataclasses import asdict
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,6 +19,8 @@ from tailcast.analysis.wordings import THRESHOLD, changes, sift, similarity
 from tailcast.data import load_queries
 from tailcast.errors import DataError
 from tailcast.stats.nested import STEP, draw_nested, fit_nested, nested_grid
+from tailcast.store import RunStore
+from tailcast.types import Query
 from test_analyses import plain_estimate, plain_risk, weighted_risk, write_run
 from tiny import call, save_model
 
@@ -260,9 +263,8 @@ def test_a_base_is_named_by_a_column_a_tag_or_the_id(tmp_path):
 
 def test_the_verb_prints_and_draws_a_run(capsys, tmp_path):
     run = write_run(tmp_path / "run", [0, 3, 40, 0, 1, 0])
-    (tmp_path / "queries.csv").write_text(
-        "id,prompt,base\n" + "".join(f"q{i},ask,{'ab'[i // 3]}\n" for i in range(6))
-    )
+    asked = [Query.user(f"q{i}", "ask", (f"base:{'ab'[i // 3]}",)) for i in range(6)]
+    RunStore(run).write_lines("queries.jsonl", [asdict(one) for one in asked])
     picture = tmp_path / "w.png"
     code, out, _ = call(capsys, "analyse", "sensitivity", run, "--plot", picture)
     assert code == 0 and picture.stat().st_size > 10_000
@@ -271,7 +273,7 @@ def test_the_verb_prints_and_draws_a_run(capsys, tmp_path):
     row = json.loads(out)
     assert [one["base"] for one in row["bases"]] == ["a", "b"]
     assert row["bases"][0]["worst"]["query_id"] == "q2"
-    (tmp_path / "queries.csv").unlink()  # ids name no base
+    (run / "queries.jsonl").unlink()  # ids name no base
     code, _, err = call(capsys, "analyse", "sensitivity", run)
     assert code == 2 and "column 'base'" in " ".join(err.split())
     code, _, err = call(capsys, "analyse", "sensitivity", run, "--level", 1)

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -12,6 +13,7 @@ from tailcast.config import RunConfig
 from tailcast.errors import WorkersError
 from tailcast.pipeline import Inputs, run, shards
 from tailcast.progress import Progress
+from tailcast.store import RunStore
 from tailcast.types import Query, SteeringVector
 from tiny import call, save_model
 
@@ -96,6 +98,27 @@ def test_a_killed_worker_loses_and_doubles_nothing(ray, alone, tabular, unit, tm
 
     out = measured(tmp_path / "run", tabular, unit, Seen(kill, at=3), ray="local", workers=2)
     assert killed and content(out) == content(alone)
+
+
+def test_draws_and_hits_are_counted_among_rays_metrics(ray, tabular, unit, tmp_path, monkeypatch):
+    import ray.util.metrics as metrics
+
+    class Metric(list):
+        made: ClassVar[dict] = {}
+
+        def __init__(self, name, description, tag_keys):
+            self.made[name] = self
+
+        def set_default_tags(self, tags):
+            assert tags == {"run": str(tmp_path / "run")}
+
+        inc = list.append
+
+    monkeypatch.setattr(metrics, "Counter", Metric)
+    out = measured(tmp_path / "run", tabular, unit, ray="local", workers=1)
+    rows = RunStore(out).read_lines("estimates.jsonl")
+    for name, field in (("tailcast_draws", "n"), ("tailcast_hits", "n_hits")):
+        assert sum(Metric.made[name]) == sum(row[field] for row in rows) > 0
 
 
 class Deadly:

@@ -4,8 +4,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from tailcast.behaviours import judge_fields, load_behaviour, no_judge
 from tailcast.errors import ConfigError
+from tailcast.filled import PRESETS, filled
+from tailcast.foreign import check_asked
 from tailcast.mixtures import KINDS, LEARNING, WITH_MODELS, default_components
 from tailcast.proposals import Proposal, ProposalGrid
 from tailcast.types import JudgeSettings, ModelSettings, Operator, Positions, SamplingSettings
@@ -17,21 +18,6 @@ Rule = tuple[str, float]
 RULES = ("relative-error", "above", "below")
 BUDGETS = ("tokens", "minutes", "judge-calls")
 _MOST_DRAWS = 100_000
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {
-        "method": "paper",
-        "strengths": tuple(round(0.1 * step, 1) for step in range(1, 11)),
-        "switches": tuple(range(0, 151, 5)),
-        "mixes": tuple(step / 24 for step in range(25)),
-        "pilot_samples": 500,
-        "pilot_share": 0.1,
-        "samples": 500,
-        "max_new_tokens": 150,
-        "temperature": 1.0,
-    }
-}
-"""Settings of Angell et al. 2026 for harm (method.md section 8)."""
 
 
 class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, extra="forbid"):
@@ -337,7 +323,10 @@ class ContrastSettings(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(0, ge=0, description="system-prompts: names the random numbers.")
 
 
-def make_config(values: dict[str, Any], *, preset: str | None = None, place: str = "") -> RunConfig:
+def make_config(
+    values: dict[str, Any], *, preset: str | None = None, place: str = "",
+    said: dict[str, Any] | None = None,
+) -> RunConfig:  # fmt: skip
     """A checked config from plain values.
 
     Args:
@@ -345,54 +334,20 @@ def make_config(values: dict[str, Any], *, preset: str | None = None, place: str
         preset: Name of settings that fields not in ``values`` take, if not its own ``preset``;
             see :data:`PRESETS`.
         place: Where the values are from, for the error's sentence.
+        said: Those of them that the user said himself, and not a file: they alone may name code
+            that is run, see :mod:`tailcast.foreign`. All of them if None.
 
     Raises:
         ConfigError: Naming the field, what was given and what is allowed.
         DataError: If a behaviour is named that cannot be read.
     """
-    preset = preset or values.get("preset")
-    values = {name: value for name, value in values.items() if name != "preset"}
-    if preset is not None and str(preset) not in PRESETS:
-        raise ConfigError(f"preset {preset!r} is unknown: the presets are {', '.join(PRESETS)}.")
-    values = _with_task(_with_behaviour({**PRESETS.get(preset or "", {}), **values}))
+    whole = filled(values, preset)
+    own = values if said is None else said
+    check_asked(whole, own, place or f"behaviour {values.get('behaviour')!r}")
     try:
-        return RunConfig(**values)
+        return RunConfig(**whole)
     except ValidationError as error:
         raise ConfigError(_sentence(error, place)) from None
-
-
-def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with what their behaviour has: it serves as its own queries and pairs."""
-    name = values.get("behaviour")
-    if not isinstance(name, str):
-        return values
-    if values.get("task"):
-        raise ConfigError("behaviour and task exclude each other: drop one of them.")
-    behaviour = load_behaviour(name)
-    has_model = bool(values.get("judge_model") or values.get("judge_server"))
-    judge = values.get("judge") or ("trait" if values.get("judge_prompt") else None)
-    filled: dict[str, Any] = {
-        "queries": name, **judge_fields(behaviour, judge, has_model=has_model),
-    }  # fmt: skip
-    if not (judge or "judge" in filled):
-        raise ConfigError(no_judge(name, behaviour))
-    if behaviour.pairs and not values.get("steering") and values.get("method") != "mc":
-        filled["pairs"] = name
-    return {**filled, **values}
-
-
-def _with_task(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with a task as queries and judge."""
-    if not values.get("task"):
-        return values
-    name = f"inspect:{values['task']}"
-    for field in ("queries", "judge", "column"):
-        if values.get(field) not in (None, name):
-            raise ConfigError(
-                f"{field} and task exclude each other: a task brings its queries and its scorer. "
-                f"For its queries alone, give queries {name!r} and a judge."
-            )
-    return {**values, "queries": name, "judge": name}
 
 
 def _sentence(error: ValidationError, place: str) -> str:

@@ -8,14 +8,13 @@ or a behaviour.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from tailcast.behaviours import is_behaviour, load_behaviour, pairs_of_rows
-from tailcast.errors import DataError, TailcastError
+from tailcast.errors import DataError
 from tailcast.query_sets import (
     PROMPT_COLUMNS,
     checked_messages,
@@ -34,7 +33,6 @@ __all__ = [
     "load_weights",
     "pairs_digest",
     "queries_digest",
-    "recorded_queries",
 ]
 
 
@@ -82,18 +80,6 @@ def load_queries(
                 "mend its encoding."
             )
     return queries[:limit]
-
-
-def recorded_queries(config: Mapping[str, Any]) -> list[Query]:
-    """The queries that a run's settings name, where they can still be read; else none.
-
-    Args:
-        config: The settings, from the run's manifest.
-    """
-    try:
-        return load_queries(str(config.get("queries", "")), column=config.get("column"))
-    except (TailcastError, ImportError):
-        return []
 
 
 def load_pairs(source: str | Path) -> list[ContrastPair]:

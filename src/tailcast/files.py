@@ -6,12 +6,17 @@ rename; an object store by its PUT, which is atomic, so that nothing need be ren
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Protocol
 
-__all__ = ["Files", "LocalFiles", "Taken"]
+__all__ = ["MOST_BYTES", "Files", "LocalFiles", "Taken"]
+
+
+MOST_BYTES = 2**29
+"""Of a file of a run; one that is larger is no run's, and is not read."""
 
 
 class Taken(Exception):
@@ -46,6 +51,9 @@ class Files(Protocol):
     def changed(self, name: str) -> float:
         """When a file was written, in seconds since 1970."""
 
+    def times(self, folder: str) -> dict[str, float]:
+        """When each file below a folder was written, by its name in the directory."""
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all, over what is there."""
 
@@ -59,6 +67,9 @@ class Files(Protocol):
 
 class LocalFiles:
     """A folder of this machine.
+
+    It may be a stranger's: what leads out of it is neither read nor written, and what is no
+    plain file is not opened.
 
     Args:
         place: The folder.
@@ -85,19 +96,37 @@ class LocalFiles:
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
-        return (self.place / name).read_bytes()
+        handle = os.open(self._inside(name), os.O_RDONLY | os.O_NONBLOCK)  # a pipe would hang
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError("it is no plain file")
+            if found.st_size > MOST_BYTES:
+                raise OSError(f"{found.st_size:,} bytes are more than a run writes")
+            return file.read()
 
     def changed(self, name: str) -> float:
         """When a file was written."""
-        return (self.place / name).stat().st_mtime
+        return _when((self.place / name).stat())
+
+    def times(self, folder: str) -> dict[str, float]:
+        """When each file below a folder was written."""
+        found = {}
+        for place, _, names in os.walk(self.place / folder):
+            for path in (Path(place) / name for name in names if not name.startswith(".")):
+                with suppress(FileNotFoundError):
+                    found[path.relative_to(self.place).as_posix()] = _when(path.lstat())
+        return found
 
     def write(self, name: str, content: bytes) -> None:
         """Write under a hidden name, sync, rename, sync the folder."""
-        path = self.place / name
+        path = self._inside(name)
         hidden = path.with_name(f".{path.name}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            hidden.write_bytes(content)
+            hidden.unlink(missing_ok=True)
+            with hidden.open("xb") as file:  # never through a link
+                file.write(content)
             _sync(hidden)
             hidden.replace(path)
             _sync(path.parent)
@@ -111,12 +140,25 @@ class LocalFiles:
     def locked(self) -> Iterator[None]:
         """Hold the folder by a lock that dies with this process."""
         self.place.mkdir(parents=True, exist_ok=True)
-        with (self.place / ".lock").open("w") as handle:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        with os.fdopen(os.open(self.place / ".lock", flags, 0o666), "r+b") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise Taken from None
             yield
+
+    def _inside(self, name: str) -> Path:
+        """Where a file lies, or is to lie, once all links are followed."""
+        path = Path(os.path.realpath(self.place / name))
+        if not path.is_relative_to(os.path.realpath(self.place)):
+            raise OSError(f"it leads out of the directory, to {path}")
+        return path
+
+
+def _when(found: os.stat_result) -> float:
+    """When a file was written, in a year that a calendar has."""
+    return min(max(found.st_mtime, 0.0), 2.0**37)
 
 
 def _sync(path: Path) -> None:

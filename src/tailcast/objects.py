@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
@@ -115,6 +116,12 @@ class ObjectFiles:
     def changed(self, name: str) -> float:
         """When an object was written."""
         return float(self._try(lambda: self.store.modified(self._path(name))).timestamp())
+
+    def times(self, folder: str) -> dict[str, float]:
+        """When each object below a folder was written."""
+        found = self._try(lambda: self.store.find(self._path(folder), detail=True))
+        at = len(self._path("")) + 1
+        return {str(path)[at:]: _written(facts) for path, facts in found.items()}
 
     def write(self, name: str, content: bytes) -> None:
         """PUT."""
@@ -241,6 +248,15 @@ class ObjectFiles:
                 failure = OSError(f"{type(error).__name__}: {reason[0]}")
             time.sleep(0.1 * 2**attempt if attempt < _TRIES - 1 else 0)
         raise failure
+
+
+def _written(facts: dict[str, Any]) -> float:
+    """When an object was written: each store has its own name for that."""
+    names = ("LastModified", "last_modified", "mtime", "updated", "created")
+    when = next((facts[name] for name in names if facts.get(name)), 0.0)
+    if isinstance(when, str):
+        when = datetime.fromisoformat(when)
+    return when.timestamp() if isinstance(when, datetime) else float(when)
 
 
 def _store(protocol: str) -> Any:

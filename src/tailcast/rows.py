@@ -38,8 +38,9 @@ def read_file(path: Path) -> Iterator[Row]:
     readers = {
         ".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet
     }  # fmt: skip
-    if not path.exists():
-        raise DataError(f"file {str(path)!r} does not exist: check the path.")
+    if not path.is_file():
+        what = "is no file" if path.exists() else "does not exist"
+        raise DataError(f"file {str(path)!r} {what}: check the path.")
     if path.suffix.lower() not in readers:
         raise DataError(f"{path} is none of {', '.join(readers)}: convert it to one of them.")
     try:

@@ -19,26 +19,41 @@ import errno
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from hashlib import sha256
 from itertools import count
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from tailcast.columns import padded, ragged, steered_lengths
+from tailcast.columns import (
+    batch_of,
+    scores_of,
+    table_of_batch,
+    table_of_scores,
+    table_of_verdicts,
+    verdicts_of,
+)
 from tailcast.errors import StoreError
 from tailcast.files import Taken
 from tailcast.objects import files_at
-from tailcast.proposals import Proposal, StreamKey
+from tailcast.shapes import parsed, parsed_lines
 from tailcast.types import SampleBatch, Scores, Verdicts
 
-__all__ = ["RunStore", "existing_run"]
+__all__ = ["DAMAGES", "RunStore", "existing_run", "slug"]
+
+Found = TypeVar("Found")
+
+DAMAGES = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What reading raises of a file that holds something else than it should."""
 
 GROWING = ("samples", "monte_carlo")
 FREE = (
@@ -69,13 +84,18 @@ class RunStore:
 
     @contextmanager
     def as_file(self, name: str) -> Iterator[Path]:
-        """A file of the directory on this machine: itself, or a copy for the while."""
-        if isinstance(self.path, Path):
-            yield self.path / name
-            return
+        """A copy of a file of the directory on this machine, for the while.
+
+        Raises:
+            StoreError: If it cannot be read.
+        """
+        try:
+            content = self.files.read(name)
+        except OSError as error:
+            raise StoreError(f"{self.path / name} cannot be read ({error}).") from None
         with TemporaryDirectory(prefix="tailcast-") as scratch:
             copy = Path(scratch) / name.rsplit("/", 1)[-1]
-            copy.write_bytes(self.files.read(name))
+            copy.write_bytes(content)
             yield copy
 
     @contextmanager
@@ -130,10 +150,10 @@ class RunStore:
         found = (self.read_json("manifest.json") or {}).get("facts", {}).get(name)
         return None if found is None else str(found)
 
-    def note(self, kind: str, message: str) -> None:
-        """Add a line to the manifest's list of a kind."""
+    def note(self, kind: str, what: Any) -> None:
+        """Add an item to the manifest's list of a kind."""
         manifest = self.read_json("manifest.json") or {}
-        self.write_json("manifest.json", {**manifest, kind: [*manifest.get(kind, []), message]})
+        self.write_json("manifest.json", {**manifest, kind: [*manifest.get(kind, []), what]})
 
     def _compare(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         for name in sorted({*old, *new} - {*FREE}):
@@ -154,7 +174,7 @@ class RunStore:
             StoreError: If the file is not JSON.
         """
         try:
-            return json.loads(self.files.read(name).decode("utf-8"))
+            return parsed(name, self.files.read(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
@@ -185,8 +205,7 @@ class RunStore:
         """
         path = self.path / name
         try:
-            text = self.files.read(name).decode("utf-8")
-            return [json.loads(line) for line in text.splitlines()]
+            return parsed_lines(name, self.files.read(name))
         except FileNotFoundError:
             raise StoreError(f"{self.path} holds no {name}: it is no finished run.") from None
         except (OSError, ValueError) as error:
@@ -202,52 +221,21 @@ class RunStore:
 
     def shards(self, stage: str, query_id: str) -> list[tuple[int, int]]:
         """Ranges of draws that are there, in order."""
-        names = self.files.names(f"samples/{stage}/{_slug(query_id)}")
+        names = self.files.names(f"samples/{stage}/{slug(query_id)}")
         stems = [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
         return sorted((int(a), int(b)) for a, b in (stem.split("-") for stem in stems))
 
     def write_batch(self, stage: str, shard: tuple[int, int], batch: SampleBatch) -> None:
         """Write the draws of a shard."""
-        columns = {
-            "query_id": [batch.query_id] * len(batch),
-            "draw": batch.draws,
-            "strength": [one.strength for one in batch.proposals],
-            "switch": [one.switch for one in batch.proposals],
-            "mix": [one.mix for one in batch.proposals],
-            "heat": [one.heat for one in batch.proposals],
-            "kind": [one.kind for one in batch.proposals],
-            "finish": list(batch.finish),
-            "text": list(batch.texts),
-            "tokens": ragged(batch.tokens, batch.lengths),
-            "token_logp": ragged(batch.token_logp, batch.lengths),
-            "token_logs": ragged(batch.token_logs, steered_lengths(batch)),
-            "log_roulette": batch.log_roulette,
-        }
-        sizes = {"width": str(batch.tokens.shape[1]), "token_forwards": str(batch.token_forwards)}
-        table = pa.table(columns).replace_schema_metadata(sizes)
-        self._write_table("samples", stage, batch.query_id, shard, table)
+        self._write_table("samples", stage, batch.query_id, shard, table_of_batch(batch))
 
     def read_batch(self, stage: str, query_id: str, shard: tuple[int, int]) -> SampleBatch:
-        """Read the draws of a shard."""
-        table = self._read_table("samples", stage, query_id, shard)
-        width = int(table.schema.metadata[b"width"])
-        columns = table.to_pydict()
-        columns.setdefault("kind", [""] * len(table))  # not in runs made before there were kinds
-        names = ("strength", "switch", "mix", "heat", "kind")
-        proposals = zip(*(columns[name] for name in names), strict=True)
-        return SampleBatch(
-            query_id=query_id,
-            draws=np.array(columns["draw"], dtype=np.int64),
-            proposals=tuple(Proposal(*one) for one in proposals),
-            tokens=padded(columns["tokens"], width, -1, np.int32),
-            lengths=np.array([len(row) for row in columns["tokens"]], dtype=np.int64),
-            token_logp=padded(columns["token_logp"], width, 0, np.float32),
-            token_logs=padded(columns["token_logs"], width, 0, np.float32),
-            texts=tuple(columns["text"]),
-            finish=tuple(columns["finish"]),
-            token_forwards=int(table.schema.metadata[b"token_forwards"]),
-            log_roulette=np.array(columns["log_roulette"], dtype=np.float64),
-        )
+        """Read the draws of a shard.
+
+        Raises:
+            StoreError: If the file is damaged.
+        """
+        return self._read_shard("samples", stage, query_id, shard, partial(batch_of, query_id))
 
     def write_swarms(
         self, stage: str, query_id: str, shard: tuple[int, int], record: dict[str, Any]
@@ -268,7 +256,7 @@ class RunStore:
         return found
 
     def _swarms(self, stage: str, query_id: str, shard: tuple[int, int]) -> str:
-        return f"swarms/{stage}/{_slug(query_id)}/{shard[0]:08d}-{shard[1]:08d}.json"
+        return f"swarms/{stage}/{slug(query_id)}/{shard[0]:08d}-{shard[1]:08d}.json"
 
     def has_verdicts(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:
         """Whether a shard has been judged."""
@@ -278,20 +266,15 @@ class RunStore:
         self, stage: str, query_id: str, shard: tuple[int, int], verdicts: Verdicts
     ) -> None:
         """Write the verdicts of a shard."""
-        scores = pa.array(verdicts.scores, mask=verdicts.failed)
-        columns = {"score": scores, "hit": verdicts.hits, "error": list(verdicts.errors)}
-        columns["share"] = verdicts.shares
-        self._write_table("verdicts", stage, query_id, shard, pa.table(columns))
+        self._write_table("verdicts", stage, query_id, shard, table_of_verdicts(verdicts))
 
     def read_verdicts(self, stage: str, query_id: str, shard: tuple[int, int]) -> Verdicts:
-        """Read the verdicts of a shard."""
-        table = self._read_table("verdicts", stage, query_id, shard)
-        scores = [np.nan if score is None else score for score in table["score"].to_pylist()]
-        hits = np.array(table["hit"].to_pylist(), dtype=bool)
-        errors = tuple(table["error"].to_pylist())
-        known = "share" in table.column_names  # not in runs made before there were screens
-        shares = np.array(table["share"].to_pylist()) if known else np.ones(len(hits))
-        return Verdicts(np.array(scores, dtype=float), hits, errors, shares)
+        """Read the verdicts of a shard.
+
+        Raises:
+            StoreError: If the file is damaged.
+        """
+        return self._read_shard("verdicts", stage, query_id, shard, verdicts_of)
 
     def has_scores(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:
         """Whether the hits of a shard are scored."""
@@ -301,37 +284,34 @@ class RunStore:
         self, stage: str, query_id: str, shard: tuple[int, int], scores: Scores
     ) -> None:
         """Write the scores of a shard's hits."""
-        hits, streams, steps = scores.token_logs.shape
-        columns = {
-            "draw": scores.draws,
-            "length": scores.lengths,
-            "logp": pa.array(list(scores.token_logp), pa.list_(pa.float64())),
-            "logs": pa.array(
-                list(scores.token_logs.reshape(hits, streams * steps)), pa.list_(pa.float64())
-            ),
-        }
-        facts = {
-            "streams": json.dumps(scores.streams),
-            "tokens": str(steps),
-            "token_forwards": str(scores.token_forwards),
-        }
-        table = pa.table(columns).replace_schema_metadata(facts)
-        self._write_table("scores", stage, query_id, shard, table)
+        self._write_table("scores", stage, query_id, shard, table_of_scores(scores))
 
     def read_scores(self, stage: str, query_id: str, shard: tuple[int, int]) -> Scores:
-        """Read the scores of a shard's hits."""
-        table = self._read_table("scores", stage, query_id, shard)
-        facts = table.schema.metadata
-        streams = tuple(StreamKey(*one) for one in json.loads(facts[b"streams"]))
-        shape = (len(table), len(streams), int(facts[b"tokens"]))
-        return Scores(
-            draws=np.array(table["draw"].to_pylist(), dtype=np.int64),
-            token_logp=np.array(table["logp"].to_pylist()).reshape(shape[0], shape[2]),
-            token_logs=np.array(table["logs"].to_pylist()).reshape(shape),
-            lengths=np.array(table["length"].to_pylist(), dtype=np.int64),
-            streams=streams,
-            token_forwards=int(facts[b"token_forwards"]),
-        )
+        """Read the scores of a shard's hits.
+
+        Raises:
+            StoreError: If the file is damaged.
+        """
+        return self._read_shard("scores", stage, query_id, shard, scores_of)
+
+    @contextmanager
+    def readable(self, what: str) -> Iterator[None]:
+        """Say in a sentence that files hold something else than they should.
+
+        Args:
+            what: Of the run is being read.
+
+        Raises:
+            StoreError: If what is done meanwhile fails by what it reads.
+        """
+        try:
+            yield
+        except DAMAGES as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise StoreError(
+                f"{what} in {self.path} are damaged ({type(error).__name__}: {reason}): delete "
+                "them and run again."
+            ) from None
 
     def _write_table(
         self, kind: str, stage: str, query_id: str, shard: tuple[int, int], table: pa.Table
@@ -341,12 +321,30 @@ class RunStore:
         with self._sentences():
             self.files.create(_shard_name(kind, stage, query_id, shard), content.getvalue())
 
-    def _read_table(self, kind: str, stage: str, query_id: str, shard: tuple[int, int]) -> pa.Table:
-        name = _shard_name(kind, stage, query_id, shard)
+    def _read_shard(
+        self, kind: str, stage: str, query_id: str, shard: tuple[int, int],
+        made: Callable[[pa.Table], Found],
+    ) -> Found:  # fmt: skip
+        return self.read_table(_shard_name(kind, stage, query_id, shard), made)
+
+    def read_table(
+        self, name: str, made: Callable[[pa.Table], Found], columns: list[str] | None = None
+    ) -> Found:
+        """What a function makes of a file of draws, verdicts or scores.
+
+        Args:
+            name: The file's name in the directory.
+            made: The function.
+            columns: Those that are read; all if None.
+
+        Raises:
+            StoreError: If the file is damaged, or the function finds something else in it.
+        """
         try:
-            return parquet.read_table(pa.BufferReader(self.files.read(name)))
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
+            content = pa.BufferReader(self.files.read(name))
+            return made(parquet.read_table(content, columns=columns))
+        except (*DAMAGES, OSError, pa.ArrowException) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise StoreError(
                 f"{self.path / name} is damaged ({reason}): delete it and run again."
             ) from None
@@ -382,13 +380,17 @@ def existing_run(directory: str | Path) -> RunStore:
 
 
 def _shard_name(kind: str, stage: str, query_id: str, shard: tuple[int, int]) -> str:
-    return f"{kind}/{stage}/{_slug(query_id)}/{shard[0]:08d}-{shard[1]:08d}.parquet"
+    return f"{kind}/{stage}/{slug(query_id)}/{shard[0]:08d}-{shard[1]:08d}.parquet"
 
 
-def _slug(query_id: str) -> str:
+def slug(query_id: str) -> str:
     """A file name for a query id: itself where it is plain, else cleaned with a digest."""
     clean = re.sub(r"[^A-Za-z0-9_-]+", "_", query_id)[:48]
-    return clean if clean == query_id else f"{clean}.{sha256(query_id.encode()).hexdigest()[:8]}"
+    return (
+        clean
+        if clean == query_id
+        else f"{clean}.{sha256(query_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    )
 
 
 def _versions() -> dict[str, str]:

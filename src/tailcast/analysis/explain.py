@@ -93,8 +93,15 @@ def explain_estimate(store: RunStore, row: dict[str, Any]) -> Explanation:
     Raises:
         StoreError: If draws that it was made from are gone or damaged.
     """
-    parts = list(_parts(store, row))
+    with store.readable(f"the draws of {row['query_id']!r}"):
+        return _explained(row, list(_parts(store, row)))
+
+
+def _explained(row: dict[str, Any], parts: "list[_Part]") -> Explanation:
+    """All parts of an estimate together."""
     total = np.logaddexp.reduce([-np.inf, *(value for part in parts for value in part[3])])
+    if np.isnan(total):
+        raise ValueError("a weight is no number")
     draws: dict[str, int] = {}
     hits = []
     for stage, numbers, names, values, texts, counts in parts:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tailcast.analysis.asked import read_queries
 from tailcast.analysis.risks import QueryRisk, read_risks
-from tailcast.data import recorded_queries
 from tailcast.errors import ConfigError, DataError
-from tailcast.store import existing_run
+from tailcast.store import RunStore, existing_run
 
 __all__ = [
     "FEWEST_QUERIES",
@@ -189,7 +189,7 @@ def read_measured(directories: Sequence[str | Path]) -> Measured:
                     f"{directories[0]} and {directory} differ in {name} ({first.get(name)!r}, "
                     f"{config.get(name)!r}), and make no one population: forecast each alone."
                 )
-        parts.append(measure(read_risks(store), _tags(config)))
+        parts.append(measure(read_risks(store), _tags(store)))
     found = Measured(
         tuple(id for part in parts for id in part.ids),
         tuple(base for part in parts for base in part.bases),
@@ -203,13 +203,13 @@ def read_measured(directories: Sequence[str | Path]) -> Measured:
     return found.checked()
 
 
-def _tags(config: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Tags of the queries, if their file is still where the run found it.
+def _tags(store: RunStore) -> dict[str, tuple[str, ...]]:
+    """Tags of the queries.
 
     Raises:
         ConfigError: If the file mixes behaviours (tags "behaviour:NAME").
     """
-    queries = recorded_queries(config)
+    queries = read_queries(store)
     names = sorted({t for one in queries for t in one.tags if t.startswith("behaviour:")})
     if len(names) > 1:
         raise ConfigError(

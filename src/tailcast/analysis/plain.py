@@ -46,10 +46,11 @@ def read_plain(store: RunStore, query_ids: list[str]) -> PlainDraws | None:
     config = (store.read_json("manifest.json") or {}).get("config", {})
     if config.get("roulette", 1.0) < 1.0 or config.get("screen"):
         return None
-    counts = np.array([_of_stage(store, "mc", one) for one in query_ids])
-    if not counts[:, 2].all():
-        several = int(config.get("continuations", 1))
-        counts = _of_rounds(store, query_ids, several)
+    with store.readable("the draws"):
+        counts = np.array([_of_stage(store, "mc", one) for one in query_ids])
+        if not counts[:, 2].all():
+            several = int(config.get("continuations", 1))
+            counts = _of_rounds(store, query_ids, several)
     return PlainDraws(*counts.T) if counts[:, 2].all() else None
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tailcast.analysis.asked import read_queries
 from tailcast.analysis.plain import PlainDraws, read_plain
 from tailcast.analysis.risks import QueryRisk, read_risks
 from tailcast.errors import ConfigError, StoreError
 from tailcast.store import existing_run
-from tailcast.types import ModelSettings, SamplingSettings
+from tailcast.types import ModelSettings, Query, SamplingSettings
 
 __all__ = ["Run", "check_same", "greedy_of", "model_differences", "read_run"]
 
@@ -31,6 +32,7 @@ class Run:
         plain: The target's draws; None where there are none to count.
         config: Its settings, from the manifest.
         facts: Digests of what they name.
+        asked: Its queries, where the run kept them.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Run:
     plain: PlainDraws | None
     config: dict[str, Any]
     facts: dict[str, str]
+    asked: tuple[Query, ...] = ()
 
     @property
     def query_ids(self) -> list[str]:
@@ -62,7 +65,8 @@ def read_run(directory: str | Path) -> Run:
         raise StoreError(f"{directory} holds no manifest.json: it is no run directory.")
     risks = tuple(read_risks(store))
     plain = read_plain(store, [one.query_id for one in risks])
-    return Run(str(directory), risks, plain, manifest["config"], manifest.get("facts", {}))
+    asked = tuple(read_queries(store))
+    return Run(str(directory), risks, plain, manifest["config"], manifest.get("facts", {}), asked)
 
 
 def check_same(runs: Sequence[Run], *, but: Sequence[str] = ()) -> None:

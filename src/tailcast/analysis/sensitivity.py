@@ -16,7 +16,6 @@ from tailcast.analysis.measured import base_query
 from tailcast.analysis.risks import QueryRisk
 from tailcast.analysis.runs import Run
 from tailcast.analysis.worlds import draws_without_hit
-from tailcast.data import recorded_queries
 from tailcast.errors import ConfigError, DataError
 from tailcast.stats.nested import STEP, NestedFit, NestedPart, draw_nested, fit_nested, nested_grid
 
@@ -103,9 +102,9 @@ class Sensitivity:
 def bases_of(run: Run) -> list[str]:
     """The base query of each of a run's queries.
 
-    By the run's query file, if it is still there; else by the ids, NAME/1 or NAME#1.
+    By the queries' tags, where the run kept them; else by the ids, NAME/1 or NAME#1.
     """
-    tags = {one.id: one.tags for one in recorded_queries(run.config)}
+    tags = {one.id: one.tags for one in run.asked}
     return [base_query(id, tags.get(id, ())) for id in run.query_ids]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from tailcast.cli.screen import escaped, plain_table, result_screen
+from tailcast.cli.screen import plain_table, result_screen
 
 if TYPE_CHECKING:
     from tailcast.analysis.compare import Comparison
@@ -45,13 +45,13 @@ def show_repeated(found: "Repeated", *, as_json: bool) -> None:
         if one.tries == last[one.run, one.route] or str(one.tries).strip("0") == "1":
             cells = [_share(one.share, one.high), f"{_percent(one.low)} .. {_percent(one.high)}"]
             unhit = f"{one.unhit} / {one.queries}"
-            table.add_row(escaped(one.run), one.route, f"{one.tries:,}", *cells, unhit)
+            table.add_row(one.run, one.route, f"{one.tries:,}", *cells, unhit)
     screen = result_screen()
     screen.print(table)
     for route in dict.fromkeys(one.route for one in found.points):
         screen.print(_ROUTES[route], style="dim", highlight=False)
     for line in found.missing:
-        screen.print(line, highlight=False, markup=False)
+        screen.print(line, highlight=False)
 
 
 def show_deployment(found: "Deployment", *, as_json: bool) -> None:
@@ -61,7 +61,7 @@ def show_deployment(found: "Deployment", *, as_json: bool) -> None:
         return
     screen = result_screen()
     heading = f"{found.run} at {found.calls_a_day:,.6g} calls a day"
-    screen.print(heading, style="bold", highlight=False, markup=False)
+    screen.print(heading, style="bold", highlight=False)
     names = ["", "estimate", f"{found.level:.0%} interval"]
     monitored = found.monitor_recall is not None
     if monitored:
@@ -84,7 +84,7 @@ def show_deployment(found: "Deployment", *, as_json: bool) -> None:
         )  # fmt: skip
     if found.carriers:
         text = ", ".join(f"{name} {share:.0%}" for name, share in found.carriers)
-        screen.print(f"The risk comes from: {text}.", highlight=False, markup=False)
+        screen.print(f"The risk comes from: {text}.", highlight=False)
 
 
 def show_comparison(
@@ -101,7 +101,7 @@ def show_comparison(
     screen = result_screen()
     for name, values in differences.items():
         text = ", ".join(str(one) for one in values)
-        screen.print(f"{name}: {text}", style="dim", highlight=False, markup=False)
+        screen.print(f"{name}: {text}", style="dim", highlight=False)
     screen.print(_models(found))
     if found.orders:
         screen.print(_orders(found))
@@ -109,7 +109,7 @@ def show_comparison(
     for one in findings:
         word, style = ("FAILED", "red") if one.failed else ("passed", "green")
         text = f"gate {one.rule}: {word}. {one.sentence}"
-        screen.print(text, style=style, highlight=False, markup=False)
+        screen.print(text, style=style, highlight=False)
 
 
 def _models(found: "Comparison") -> Table:
@@ -119,15 +119,11 @@ def _models(found: "Comparison") -> Table:
         *(f"share at {one:,}" for one in tries),
     )  # fmt: skip
     for one in found.models:
-        largest = (
-            "" if one.largest is None else f"{one.largest:.2g} ({escaped(one.largest_query or '')})"
-        )
+        largest = "" if one.largest is None else f"{one.largest:.2g} ({(one.largest_query or '')})"
         shares = [_share(each.value, each.high) for each in one.shares if each.tries in tries]
         mean = f"< {one.mean_high:.2g}" if one.mean is None else f"{one.mean:.3g}"
         ends = f"{one.mean_low:.2g} .. {one.mean_high:.2g}"
-        table.add_row(
-            escaped(one.run), mean, ends, largest, f"{one.unhit} / {found.queries}", *shares
-        )
+        table.add_row(one.run, mean, ends, largest, f"{one.unhit} / {found.queries}", *shares)
     return table
 
 
@@ -147,7 +143,7 @@ def _orders(found: "Comparison") -> Table:
             continue
         decades = "" if one.decades is None else f"{abs(one.decades):.2f}"
         chance = f"at least {one.chance:.0%}"
-        table.add_row(at, escaped(one.riskier), escaped(other), decades, _ends(ends), chance)
+        table.add_row(at, one.riskier, other, decades, _ends(ends), chance)
     return table
 
 
@@ -158,7 +154,7 @@ def _show_crossings(screen: Console, found: "Comparison") -> None:
             f"Rankings {'cross' if sure else 'may cross'} at about {one.tries:,.0f} tries: "
             f"{one.first} is riskier before (chance at least {one.chance_before:.0%}), "
             f"{one.second} after (at least {one.chance_after:.0%}).",
-            highlight=False, markup=False,
+            highlight=False,
         )  # fmt: skip
     if not found.crossings:
         screen.print("No rankings cross.", style="dim")

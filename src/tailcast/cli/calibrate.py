@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
-from tailcast.cli.screen import escaped, plain_table, result_screen
+from tailcast.cli.screen import Screen, plain_table, result_screen
 from tailcast.cli.view import console
 from tailcast.errors import ConfigError
 from tailcast.store import RunStore, existing_run
@@ -117,7 +116,7 @@ def _ask(store: RunStore, sample: "Sample", question: str) -> None:
     label_in_terminal(
         [asdict(one) for one in sample.completions],
         {id: words.get(value, "?") for id, value in kept.items()},
-        question=question, save=save, key=read_key, screen=Console(),
+        question=question, save=save, key=read_key, screen=Screen(),
     )  # fmt: skip
 
 
@@ -136,12 +135,12 @@ def _write_sheet(sample: "Sample", out: Path, question: str) -> None:
 def _show(found: "Calibration", directory: Path) -> None:
     """Tables and what they mean."""
     screen = result_screen(120)
-    screen.print(f"Judge {found.judge} of {directory}", style="bold", markup=False)
+    screen.print(f"Judge {found.judge} of {directory}", style="bold")
     screen.print(_error_table(found))
     screen.print(_query_table(found))
     for sentence in _sentences(found):
-        screen.print(sentence, highlight=False, markup=False)
-    screen.print(f"All of it: {directory / 'calibration.json'}", markup=False)
+        screen.print(sentence, highlight=False)
+    screen.print(f"All of it: {directory / 'calibration.json'}")
 
 
 def _error_table(found: "Calibration") -> Table:
@@ -167,7 +166,7 @@ def _query_table(found: "Calibration") -> Table:
     table = plain_table("query", risks[0], "interval", risks[1], "interval", right=risks)
     for id, one in found.queries.items():
         if one is not None:
-            table.add_row(escaped(id), *_cells(one.risk), *_cells(one.corrected))
+            table.add_row(id, *_cells(one.risk), *_cells(one.corrected))
     return table
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from rich.text import Text
 
-from tailcast.cli.screen import escaped, plain_table, result_screen
+from tailcast.cli.screen import plain_table, result_screen
 
 if TYPE_CHECKING:
     from tailcast.analysis.crosscheck import Crosscheck, Pair
@@ -56,14 +57,16 @@ def _show(found: "Crosscheck") -> None:
             f"Pooled: {first} is {10**found.decades:.2f} times {second}, {found.level:.0%} "
             f"interval {10**found.low:.2f} to {10**found.high:.2f}; differences as large as all "
             f"of these have a chance of {found.chance:.2g} if both are right.",
-            highlight=False, markup=False,
+            highlight=False,
         )  # fmt: skip
-    screen.print(found.sentence, style="bold", highlight=False, markup=False)
+    screen.print(found.sentence, style="bold", highlight=False)
 
 
-def _cells(one: "Pair") -> list[str]:
+def _cells(one: "Pair") -> list[str | Text]:
     risks = ["no hit" if value is None else f"{value:.2e}" for value in (one.first, one.second)]
     ends = ["" if end is None else f"{end:+.2f}" for end in (one.low, one.high)]
     decades = "" if one.decades is None else f"{one.decades:+.2f}"
-    verdict = "[red]disagree[/]" if one.apart else "agree" if one.decades is not None else ""
-    return [escaped(one.query_id), *risks, decades, " .. ".join(ends), verdict]
+    verdict: str | Text = "agree" if one.decades is not None else ""
+    if one.apart:
+        verdict = Text("disagree", "red")
+    return [one.query_id, *risks, decades, " .. ".join(ends), verdict]

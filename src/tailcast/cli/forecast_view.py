@@ -47,10 +47,10 @@ def show_forecasts(found: Sequence["Forecast"], failed: dict[str, str], *, as_js
         if one.thresholds:
             screen.print(_thresholds(one))
     for name, why in failed.items():
-        screen.print(f"{name}: not fitted, {why}", highlight=False, markup=False)
+        screen.print(f"{name}: not fitted, {why}", highlight=False)
     for text, names in _warnings(found).items():
         which = "" if len(names) == len(found) else f" ({', '.join(names)})"
-        screen.print(f"{text}{which}.", style="yellow", highlight=False, markup=False)
+        screen.print(f"{text}{which}.", style="yellow", highlight=False)
 
 
 def show_splits(scores: Sequence["SplitScore"], measured: "Measured", *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 
-from tailcast.report.label_sheet import visible
+from tailcast.visible import visible
 
 __all__ = ["label_in_terminal", "read_key"]
 
@@ -55,9 +55,9 @@ def _show(row: Mapping[str, str], state: str, whole: bool, screen: Console) -> N
     text = visible(row["text"]) or "(empty)"
     shown = text if whole else text[:_LONGEST]
     screen.rule(f"{row['id']}   {state}", style="dim")
-    screen.print(visible(row["prompt"])[:_LONGEST], style="dim", markup=False, highlight=False)
+    screen.print(visible(row["prompt"])[:_LONGEST], style="dim", highlight=False)
     screen.print()
-    screen.print(shown, markup=False, highlight=False)
+    screen.print(shown, highlight=False)
     if len(shown) < len(text):
         screen.print(f"… {len(text) - len(shown):,} more characters", style="dim")
     screen.print()

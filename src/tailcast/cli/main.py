@@ -19,8 +19,16 @@ from tailcast.cli.crosscheck import crosscheck
 from tailcast.cli.export import export
 from tailcast.cli.paraphrase import paraphrase
 from tailcast.cli.report import plot, report, report_of_demo
+from tailcast.cli.status import status
 from tailcast.cli.streams import learn, proposals
-from tailcast.cli.view import console, progress_view, show_estimates, show_explanation, show_plan
+from tailcast.cli.view import (
+    Messages,
+    console,
+    progress_view,
+    show_estimates,
+    show_explanation,
+    show_plan,
+)
 from tailcast.config import ContrastSettings, RunConfig, make_config
 from tailcast.errors import ConfigError, TailcastError
 from tailcast.store import RunStore, existing_run
@@ -40,7 +48,7 @@ app.command(analyse)
 app.command(compare)
 app.command(crosscheck)
 app.command(paraphrase)
-
+app.command(status)
 app.command(label)
 app.command(calibrate_judge)
 app.command(report)
@@ -85,8 +93,9 @@ def run(
     Args:
         config: TOML file with the fields below.
     """
-    values = {**read_toml(config), **_given(flags)}
-    _run({"out": str(config.with_suffix("")), **values}, preset, json, quiet, place=str(config))
+    values, said = read_toml(config), _given(flags)
+    values = {"out": str(config.with_suffix("")), **values, **said}
+    _run(values, preset, json, quiet, place=str(config), said=said)
 
 
 @app.command
@@ -155,8 +164,8 @@ def plan(
     """
     from tailcast.pipeline.plan import plan as plan_run
 
-    values = {**read_toml(config), **_given(flags)}
-    checked = make_config(values, preset=preset, place=str(config))
+    values, said = read_toml(config), _given(flags)
+    checked = make_config({**values, **said}, preset=preset, place=str(config), said=said)
     show_plan(plan_run(checked), as_json=json)
 
 
@@ -241,10 +250,11 @@ def _given(flags: BaseModel | None) -> dict[str, Any]:
 
 
 def _run(
-    values: dict[str, Any], preset: str | None, as_json: bool, quiet: bool, place: str = ""
-) -> None:
+    values: dict[str, Any], preset: str | None, as_json: bool, quiet: bool, place: str = "",
+    said: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Check, run, and show."""
-    config = make_config(values, preset=preset, place=place)
+    config = make_config(values, preset=preset, place=place, said=said)
     if config.out is None:
         raise ConfigError("out is missing: name a run directory with --out.")
     from tailcast.pipeline import run as run_pipeline
@@ -263,14 +273,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # the loaders' bars; ours is rich's
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, handlers=[Messages()])
     logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
     warnings.simplefilter("ignore")
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except (TailcastError, CycloptsError) as error:
         text = str(error).strip()
-        console().print(f"tailcast: {text}", style="red", highlight=False, markup=False)
+        console().print(f"tailcast: {text}", style="red", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
         console().print("tailcast: stopped; run the same command again to go on.")

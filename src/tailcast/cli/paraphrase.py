@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from tailcast.cli.screen import Screen
 from tailcast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,20 +43,20 @@ def paraphrase(
     else:
         writer = local_writer(str(model), temperature)
     least = THRESHOLD if threshold is None else threshold
-    screen = Console(soft_wrap=True)
+    screen = Screen(soft_wrap=True)
     done = reword_file(
         queries, out, writer, n, threshold=least, seed=seed, told=lambda one: _show(screen, one)
     )
     for line in _summary(done, n, least):
-        screen.print(line, highlight=False, markup=False)
+        screen.print(line, highlight=False)
     text = f"Query file: {out}   what was kept and dropped: {out.with_suffix('.diff.txt')}"
-    screen.print(text, highlight=False, markup=False)
+    screen.print(text, highlight=False)
 
 
-def _show(screen: Console, one: "Reworded") -> None:
+def _show(screen: Screen, one: "Reworded") -> None:
     for number, line in enumerate(one.lines()):
         style = "bold" if not number else "dim" if line.startswith("  -") else None
-        screen.print(line, style=style, highlight=False, markup=False)
+        screen.print(line, style=style, highlight=False)
 
 
 def _summary(done: "list[Reworded]", n: int, threshold: float) -> list[str]:

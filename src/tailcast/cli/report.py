@@ -52,6 +52,6 @@ def report_of_demo(directory: Path) -> None:
     try:
         write_report([directory], directory / "report.html")
     except MissingExtra as error:
-        console().print(f"No report: {error}", markup=False)
+        console().print(f"No report: {error}")
     else:
-        console().print(f"Report: {directory / 'report.html'}", markup=False)
+        console().print(f"Report: {directory / 'report.html'}")

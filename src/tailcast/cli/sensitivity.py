@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from tailcast.cli.screen import escaped, plain_table, result_screen
+from tailcast.cli.screen import plain_table, result_screen
 
 if TYPE_CHECKING:
     from tailcast.analysis.sensitivity import BaseQuery, Decades, Sensitivity
@@ -60,7 +60,7 @@ def _show(found: "Sensitivity") -> None:
         style="dim", highlight=False,
     )  # fmt: skip
     for line in _sentences(found):
-        screen.print(line, highlight=False, markup=False)
+        screen.print(line, highlight=False)
 
 
 def _table(found: "Sensitivity") -> Table:
@@ -74,14 +74,14 @@ def _table(found: "Sensitivity") -> Table:
 
 
 def _cells(one: "BaseQuery") -> list[str]:
-    name = escaped(one.base)
+    name = one.base
     spread = _decades(one.spread)
     row = [name, f"{one.unhit} / {one.queries}", f"{one.typical:.1e}", spread, f"{one.shown:.1f}"]
     if one.worst is None:
         return [*row, "none has a hit", "", "", "", ""]
     ends = f"{one.worst.ci_low:.1e} .. {one.worst.ci_high:.1e}"
     rise = "" if one.rise is None else _decades(one.rise)
-    worst = escaped(one.worst.query_id)
+    worst = one.worst.query_id
     return [*row, worst, f"{one.worst.p:.1e}", ends, f"{one.worst_chance:.0%}", rise]
 
 

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tailcast.cli.screen import escaped, plain_table, result_screen
+from tailcast.cli.screen import plain_table, result_screen
 from tailcast.errors import ConfigError
+from tailcast.foreign import check_asked
 from tailcast.store import existing_run
-from tailcast.types import ModelSettings, SamplingSettings
 
 if TYPE_CHECKING:
     from tailcast.analysis.proposals import Opening, Use
@@ -58,7 +58,7 @@ def _show_uses(uses: "list[Use]") -> None:
     table = plain_table("proposal", *numbers, right=numbers, no_wrap=True)
     for one in uses:
         table.add_row(
-            escaped(one.proposal), f"{one.draws:,}", f"{one.hits:,}", f"{one.tokens:,}",
+            one.proposal, f"{one.draws:,}", f"{one.hits:,}", f"{one.tokens:,}",
             f"{one.carried:.1%}", str(one.queries),
         )  # fmt: skip
     screen = result_screen()
@@ -74,8 +74,8 @@ def _show_ways(ways: "list[Opening]", show_text: bool) -> None:
     numbers = ("hits", "queries", "carries")
     table = plain_table("way to hit", *numbers, "found by", right=numbers, no_wrap=True)
     for number, one in enumerate(ways[:_SHOWN], start=1):
-        name = escaped(one.words) if show_text else f"opening {number}"
-        by = ", ".join(f"{escaped(who)} ({share:.0%})" for who, share in one.found_by[:2])
+        name = one.words if show_text else f"opening {number}"
+        by = ", ".join(f"{who} ({share:.0%})" for who, share in one.found_by[:2])
         table.add_row(name, f"{one.hits:,}", str(one.queries), f"{one.carried:.1%}", by)
     screen = result_screen()
     screen.print(f"\n{len(ways)} ways to hit, by their first words:", highlight=False)
@@ -87,7 +87,9 @@ def _show_ways(ways: "list[Opening]", show_text: bool) -> None:
         screen.print("Their words are shown with --show-text.", highlight=False)
 
 
-def learn(directory: Path, /, *, out: Path, tokens: int = 8) -> None:
+def learn(
+    directory: Path, /, *, out: Path, tokens: int = 8, trust_remote_code: bool = False
+) -> None:
     """Learn a stream from the hits of a run, for --streams learned:FILE.
 
     A shift of the last hidden state at each of the first positions, fitted to the weighted
@@ -97,21 +99,22 @@ def learn(directory: Path, /, *, out: Path, tokens: int = 8) -> None:
         directory: A finished run.
         out: File to write, *.safetensors.
         tokens: Positions to learn.
+        trust_remote_code: Let code that comes with the run's model run.
     """
     from tailcast.models import load_target
-    from tailcast.pipeline.learning import heaviest, hits_of_run, learn_shift
+    from tailcast.pipeline.learning import heaviest, hits_of_run, learn_shift, settings_of_run
     from tailcast.streams import save_shift
 
     if tokens < 1:
         raise ConfigError(f"tokens {tokens} leaves nothing to learn: use 1 or more.")
     if not out.parent.is_dir():
         raise ConfigError(f"folder {str(out.parent)!r} of --out does not exist: make it first.")
-    config = (existing_run(directory).read_json("manifest.json") or {}).get("config", {})
-    known = {name: config[name] for name in ModelSettings.model_fields if name in config}
-    law = {name: config[name] for name in SamplingSettings.model_fields if name in config}
-    target = load_target(ModelSettings(**known))
+    model, law = settings_of_run(existing_run(directory))
+    said = {"trust_remote_code": trust_remote_code}
+    check_asked(model.model_dump(), said, f"run directory {directory}")
+    target = load_target(model)
     hits = heaviest(hits_of_run(str(directory), target, tokens=tokens))
-    shift, facts = learn_shift(hits, target, SamplingSettings(**law), tokens=tokens)
+    shift, facts = learn_shift(hits, target, law, tokens=tokens)
     facts_kept = {"model": target.weights_fingerprint, "run": str(directory)}
     save_shift(out, shift, {**facts_kept, **{name: str(one) for name, one in facts.items()}})
     gain = f"{facts['gain']:.2f} nats a token over the target on hits left out"

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
@@ -19,9 +18,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from tailcast.cli.intervals import Axis, axis_of
-from tailcast.cli.screen import escaped, plain_table, result_screen
+from tailcast.cli.screen import Screen, plain_table, result_screen
 from tailcast.progress import Progress
 from tailcast.store import RunStore
 
@@ -29,23 +29,41 @@ if TYPE_CHECKING:
     from tailcast.analysis.explain import Explanation
     from tailcast.pipeline.plan import Plan
 
-__all__ = ["console", "progress_view", "show_estimates", "show_explanation", "show_plan"]
+__all__ = [
+    "STAGES",
+    "Messages",
+    "console",
+    "progress_view",
+    "show_estimates",
+    "show_explanation",
+    "show_plan",
+]
 
-_STAGES = {
+STAGES = {
     "mc": "plain sampling",
     "is": "importance sampling",
     "pilot": "pilot",
     "splitting": "splitting",
     "scoring": "scoring of its hits",
 }
+"""What stages are called."""
+
 _PROMPT = 24  # characters
 _WIDE = 130  # columns of a terminal that has room for a plot
 _STYLES = {"ok": "green", "weak": "yellow", "unreliable": "red"}
 
 
-def console() -> Console:
+def console() -> Screen:
     """The console of messages, on stderr."""
-    return Console(stderr=True, soft_wrap=True)
+    return Screen(stderr=True, soft_wrap=True)
+
+
+class Messages(logging.Handler):
+    """Log records as lines on that console."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line."""
+        console().print(self.format(record), highlight=False)
 
 
 @contextmanager
@@ -73,7 +91,7 @@ def progress_view(*, quiet: bool) -> Iterator[Progress]:
 class _Bars(Progress):
     """One bar for each stage; a plain line at the end of each where there is no terminal."""
 
-    def __init__(self, bars: RichProgress, screen: Console) -> None:
+    def __init__(self, bars: RichProgress, screen: Screen) -> None:
         self.bars = bars
         self.screen = screen
         self.task: Any = None
@@ -81,7 +99,7 @@ class _Bars(Progress):
         self.plain = False
 
     def start(self, stage: str, total: int, done: int) -> None:
-        name = _STAGES.get(stage, stage)
+        name = STAGES.get(stage, stage)
         if not self.screen.is_terminal:
             self.say(f"{name}: {total} draws" + (f", {done} of them found" if done else ""))
         self.begun, self.plain = done, stage == "mc"
@@ -98,7 +116,7 @@ class _Bars(Progress):
         self.bars.update(self.task, advance=draws, rate=rate, hits=found, risk=risk)
 
     def say(self, message: str) -> None:
-        self.screen.print(message, highlight=False, markup=False)
+        self.screen.print(message, highlight=False)
 
 
 def show_plan(plan: "Plan", *, as_json: bool) -> None:
@@ -110,7 +128,7 @@ def show_plan(plan: "Plan", *, as_json: bool) -> None:
     screen, table = result_screen(), plain_table("stage", *numbers, right=numbers)
     for one in plan.stages:
         table.add_row(
-            _STAGES.get(one.name, one.name), f"{one.draws:,}", f"{one.token_forwards:,}",
+            STAGES.get(one.name, one.name), f"{one.draws:,}", f"{one.token_forwards:,}",
             f"{one.judge_calls:,}", _time(one.hours),
         )  # fmt: skip
     screen.print(table)
@@ -141,12 +159,12 @@ def show_explanation(found: "Explanation", *, texts: bool, most: int = 12) -> No
     names = ("share", "weight", "stage", "draw", "proposal", *(["completion"] if texts else []))
     table = plain_table(*names, right=names[:4])
     for one in found.hits[:most]:
-        text = [escaped(repr(one.text[:160])[1:-1])] if texts else []
+        text = [repr(one.text[:160])[1:-1]] if texts else []
         weight = f"{math.exp(one.log_weighted):.3g}"
         table.add_row(f"{one.share:.1%}", weight, one.stage, str(one.draw), one.proposal, *text)
     screen.print(table)
     for reason in row["reasons"]:
-        screen.print(f"{row['verdict']}: {reason}", highlight=False, markup=False)
+        screen.print(f"{row['verdict']}: {reason}", highlight=False)
     if not texts and found.hits:
         screen.print("Their completions: --show-text", style="dim")
 
@@ -178,18 +196,18 @@ def show_estimates(rows: list[dict[str, Any]], path: PurePath, *, as_json: bool)
         if one["name"] == "all" or one["fires"]:
             style = "red" if one["fires"] else "dim"
             text = f"audit of {one['name']}: {one['sentence']}."
-            screen.print(text, style=style, highlight=False, markup=False)
-    screen.print(f"Run directory: {path}   estimates: {path / 'estimates.jsonl'}", markup=False)
+            screen.print(text, style=style, highlight=False)
+    screen.print(f"Run directory: {path}   estimates: {path / 'estimates.jsonl'}")
 
 
-def _cells(row: dict[str, Any], axis: Axis) -> list[str]:
+def _cells(row: dict[str, Any], axis: Axis) -> list[str | Text]:
     risk = f"{row['p']:.2e}" if row["p"] is not None else f"< {row['ci_high']:.1e}"
     if row["p"] is None and row["method"] != "mc":
         risk = "unknown"
-    verdict = f"[{_STYLES[row['verdict']]}]{row['verdict']}[/]"
-    prompt = escaped(row["prompt"].replace("\n", " "))
+    verdict = Text(row["verdict"], _STYLES[row["verdict"]])
+    prompt = row["prompt"].replace("\n", " ")
     return [
-        escaped(row["query_id"]),
+        row["query_id"],
         row["method"],
         risk,
         f"{row['ci_low']:.1e} .. {row['ci_high']:.1e}",
@@ -216,7 +234,7 @@ _MEANINGS = {
 }
 
 
-def _footnotes(screen: Console, rows: list[dict[str, Any]]) -> None:
+def _footnotes(screen: Screen, rows: list[dict[str, Any]]) -> None:
     """What the columns mean, what ended the sampling, and the commonest reasons."""
     methods = {row["method"] for row in rows}
     level = rows[0]["level"] if rows else 0.95
@@ -234,6 +252,6 @@ def _footnotes(screen: Console, rows: list[dict[str, Any]]) -> None:
     if weak:
         screen.print(f"{len(weak)} of {len(rows)} estimates are not ok; the first reason of each:")
     for row in weak[:6]:
-        screen.print(f"  {row['query_id']} {row['method']}: {row['reasons'][0]}", markup=False)
+        screen.print(f"  {row['query_id']} {row['method']}: {row['reasons'][0]}")
     if len(weak) > 6:
         screen.print(f"  … and {len(weak) - 6} more in estimates.jsonl")

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from tailcast.analysis.asked import read_queries
 from tailcast.analysis.draws import Draws, read_draws
 from tailcast.analysis.explain import explain
-from tailcast.data import recorded_queries
 from tailcast.errors import ConfigError, MissingExtra
 from tailcast.judges.inspect_tasks import chat_messages
 from tailcast.store import RunStore
@@ -81,17 +81,18 @@ def export_eval(store: RunStore, path: Path, *, others: int = 100) -> dict[str, 
     except ImportError as error:
         raise MissingExtra("inspect-ai", "inspect", "export --inspect") from error
     rows = store.read_lines("estimates.jsonl")
-    asked = _queries(store)
+    asked = {one.id: one for one in read_queries(store)}
     samples, total = [], 0
-    for id in dict.fromkeys(row["query_id"] for row in rows):
-        mine = [row for row in rows if row["query_id"] == id]
-        query = Query.user(id, mine[0]["prompt"])
-        if id in asked and asked[id].prompt == query.prompt:
-            query = asked[id]
-        draws, drawn = logged_draws(store, id, mine, others=others)
-        total += drawn
-        samples += [_sample(query, number, one, mine) for number, one in enumerate(draws, 1)]
-    log = _log(store, rows, samples, total)
+    with store.readable("files"):
+        for id in dict.fromkeys(row["query_id"] for row in rows):
+            mine = [row for row in rows if row["query_id"] == id]
+            query = Query.user(id, mine[0]["prompt"])
+            if id in asked and asked[id].prompt == query.prompt:
+                query = asked[id]
+            draws, drawn = logged_draws(store, id, mine, others=others)
+            total += drawn
+            samples += [_sample(query, number, one, mine) for number, one in enumerate(draws, 1)]
+        log = _log(store, rows, samples, total)
     try:
         write_eval_log(log, str(path))
     except OSError as error:
@@ -300,9 +301,3 @@ def _log10(value: float | None) -> float | None:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _queries(store: RunStore) -> dict[str, Query]:
-    """The run's queries by id, where they can still be read; else their text is all there is."""
-    config = (store.read_json("manifest.json") or {}).get("config", {})
-    return {one.id: one for one in recorded_queries(config)}

@@ -150,6 +150,10 @@ def _values(name: str) -> dict[str, Any]:
     values = _read(name)
     base, blanks = values.pop("base", None), values.pop("fields", {})
     if base is not None:
+        if base not in known_recipes():
+            raise JudgeError(
+                f"judge {name}: base {base!r} is none of {', '.join(known_recipes())}."
+            )
         values = {**_values(base), **values}
     if blanks and "prompts" in values:
         values["prompts"] = [_filled(prompt, blanks) for prompt in values["prompts"]]

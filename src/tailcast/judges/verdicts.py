@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 def judge_texts(
     judge: Judge, query: Query, texts: Sequence[str], *, ended: Sequence[bool] | None = None,
-    shares: NDArray[np.float64] | None = None,
+    shares: NDArray[np.float64] | None = None, draws: str = "",
 ) -> Verdicts:  # fmt: skip
     """Verdicts of one query's completions, in order; equal texts are judged once.
 
@@ -34,6 +34,7 @@ def judge_texts(
         texts: The completions, [n].
         ended: Completions that count as no hit without being asked about, [n].
         shares: What a screen says of each, [n]: 0 is not asked about, see :class:`Verdicts`.
+        draws: Which draws they are, for a warning's sentence.
 
     Raises:
         TailcastError: Whatever the judge raises of it about a whole batch: no judge is left.
@@ -46,7 +47,7 @@ def judge_texts(
     answers = {text: answer for text, answer in known.items() if answer is not None}
     answers.update(zip(rest, _asked(judge, query, rest), strict=True))
     checked = {text: _checked(answer) for text, answer in answers.items()}
-    _warn(judge, query, checked)
+    _warn(judge, f"query {query.id}{draws and ', '}{draws}", checked)
     found = [(0.0, "") if past else checked[text] for text, past in zip(texts, over, strict=True)]
     scores = np.array([score for score, _ in found], dtype=float)
     with np.errstate(invalid="ignore"):
@@ -104,11 +105,11 @@ def _checked(answer: float | Exception) -> tuple[float, str]:
     return float("nan"), str(answer) if plain else shortened(f"{type(answer).__name__}: {answer}")
 
 
-def _warn(judge: Judge, query: Query, checked: Mapping[str, tuple[float, str]]) -> None:
+def _warn(judge: Judge, place: str, checked: Mapping[str, tuple[float, str]]) -> None:
     """One line for all completions of a call that the judge failed on."""
     errors = [message for _, message in checked.values() if message]
     if errors:
         _log.warning(
-            "judge %s failed on %d of %d completions of query %s: %s",
-            judge.spec, len(errors), len(checked), query.id, errors[0],
+            "judge %s failed on %d of %d completions of %s: %s",
+            judge.spec, len(errors), len(checked), place, errors[0],
         )  # fmt: skip

@@ -124,7 +124,8 @@ def read_judged(store: RunStore, method: str | None = None) -> list[Judged]:
             f"{store.path} was estimated by splitting, whose completions are no draws to label: "
             "name another --method of it, or measure with mc or mixture."
         )
-    return [_judged(row, list(_parts(store, row))) for row in rows.values()]
+    with store.readable("the draws"):
+        return [_judged(row, list(_parts(store, row))) for row in rows.values()]
 
 
 def pooled_risk(queries: Sequence[Judged], *, level: float) -> Measured:

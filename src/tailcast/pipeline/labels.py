@@ -113,8 +113,9 @@ def label_sample(
         if name not in judged:
             raise StoreError(f"query {name!r} is not in {store.path}: tailcast show lists them.")
     chosen = {name: judged[name] for name in queries or judged}
-    sample = _drawn(chosen, 100 if n is None else n, seed or 0, method)
-    store.write_json(_SAMPLE, asdict(sample))
+    with store.readable("the draws"):
+        sample = _drawn(chosen, 100 if n is None else n, seed or 0, method)
+        store.write_json(_SAMPLE, asdict(sample))
     return sample
 
 

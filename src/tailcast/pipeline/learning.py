@@ -8,11 +8,12 @@ come from its own scoring, under the stream as it was in that round.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from tailcast.analysis.draws import first_tokens
 from tailcast.analysis.explain import explain_estimate
@@ -22,9 +23,9 @@ from tailcast.pipeline.shards import Bench
 from tailcast.proposals import Proposal
 from tailcast.sampling import Place, StreamKind, laws_along
 from tailcast.stats import Round
-from tailcast.store import existing_run
+from tailcast.store import RunStore, existing_run
 from tailcast.streams import Hit, Openings, Seen, fit_shift
-from tailcast.types import Query, SamplingSettings, Target
+from tailcast.types import ModelSettings, Query, SamplingSettings, Target
 
 __all__ = [
     "Trail",
@@ -34,7 +35,11 @@ __all__ = [
     "learn_shift",
     "left_out",
     "read_trail",
+    "settings_of_run",
 ]
+
+
+Settings = TypeVar("Settings", ModelSettings, SamplingSettings)
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,26 @@ def _weights(rounds: Sequence[Round]) -> NDArray[np.float64]:
     if not np.isfinite(logs).any():
         return np.zeros(len(logs))
     return np.asarray(np.exp(logs - np.logaddexp.reduce(logs)))
+
+
+def settings_of_run(store: RunStore) -> tuple[ModelSettings, SamplingSettings]:
+    """The model of a run, and the law that it was sampled by.
+
+    Raises:
+        StoreError: If its manifest names none that can be.
+    """
+    config = (store.read_json("manifest.json") or {}).get("config", {})
+
+    def part(kind: type[Settings]) -> Settings:
+        return kind(**{name: config[name] for name in kind.model_fields if name in config})
+
+    try:
+        return part(ModelSettings), part(SamplingSettings)
+    except ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"]))
+        raise StoreError(
+            f"the manifest of {store.path} has no {field} that can be used: run it again."
+        ) from None
 
 
 def hits_of_run(directory: str, target: Target, *, tokens: int) -> list[Hit]:

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tailcast.analysis.planned import expected_draws, pilot_number
 from tailcast.config import RunConfig
 from tailcast.data import load_queries
 from tailcast.errors import ConfigError
 from tailcast.judges import build_judge
 from tailcast.models import load_target, planned_rows, shape_of
-from tailcast.pipeline.select import pilot_queries
-from tailcast.pipeline.splitting import expected_draws
 from tailcast.pipeline.tasks import stops_of
 from tailcast.proposals import Proposal
 from tailcast.sampling import DrawRequest, Stops, draw
@@ -193,7 +192,7 @@ def _stages(config: RunConfig, queries: Sequence[Query], speed: _Speed) -> tuple
     steered = config.max_new_tokens + switch
     stages = []
     if config.selects:
-        draws = len(pilot_queries(queries, config)) * config.pilot_samples
+        draws = pilot_number(config, len(queries)) * config.pilot_samples
         streams = 1 + len(config.grid.strengths)
         stages += [stage("pilot", draws, steered), stage("scoring", draws, switch * streams, 0)]
     if config.steers:

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tailcast.analysis.asked import QUERIES
 from tailcast.analysis.draws import Draws, read_draws
 from tailcast.behaviours import is_behaviour
 from tailcast.config import RunConfig
@@ -20,6 +21,7 @@ from tailcast.pipeline.check import Case, audits_of, compared, history_case
 from tailcast.pipeline.kinds import build_kinds, streams_digest
 from tailcast.pipeline.rounds import run_rounds
 from tailcast.pipeline.select import Selection, select_proposals
+from tailcast.pipeline.sessions import session
 from tailcast.pipeline.shards import Bench, Rows, draw_stage
 from tailcast.pipeline.splitting import split_queries
 from tailcast.pipeline.steer import steering_of
@@ -83,11 +85,13 @@ def run(
         if kit.judge.fingerprint:
             facts["judge"] = kit.judge.fingerprint
         store.check(config.model_dump(mode="json"), facts)
+        if not store.holds(QUERIES):
+            store.write_lines(QUERIES, [asdict(query) for query in queries])
         there = store.holds("estimates.jsonl")
         if there and store.read_json("finished.json") == _size(config):
             progress.say(f"{store.path} is finished: nothing to do.")
             return [_record(row) for row in store.read_lines("estimates.jsonl")]
-        with open_workers(kit, progress.say) as workers:
+        with session(store, _size(config)), open_workers(kit, progress.say) as workers:
             bench = _bench(store, workers, kit, facts, inputs, queries, progress)
             try:
                 return _measure(bench, queries, config, progress)

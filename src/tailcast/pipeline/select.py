@@ -6,7 +6,6 @@ each scored once at every strength of the grid by one pass that also gives its l
 switches and mixes are arithmetic.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailcast.analysis.draws import Draws, read_draws
+from tailcast.analysis.planned import pilot_number
 from tailcast.config import RunConfig
 from tailcast.pipeline.shards import Bench, draw_stage
 from tailcast.pipeline.tasks import Scored, ScoreTask, score_completions
@@ -24,9 +24,8 @@ from tailcast.sampling.draw import draw_generator
 from tailcast.stats import cross_entropy
 from tailcast.types import Query
 
-__all__ = ["Selection", "pilot_queries", "select_proposals"]
+__all__ = ["Selection", "select_proposals"]
 
-_MIN_PILOT = 3
 _WIDENINGS = (1.0, 2.0, 4.0)
 
 
@@ -45,13 +44,6 @@ class Selection:
     given_up: bool
 
 
-def pilot_queries(queries: Sequence[Query], config: RunConfig) -> Sequence[Query]:
-    """The first share of the queries, at least three of them; all of them per query."""
-    if config.per_query:
-        return queries
-    return queries[: max(_MIN_PILOT, math.ceil(config.pilot_share * len(queries)))]
-
-
 def select_proposals(
     bench: Bench, queries: Sequence[Query], config: RunConfig, progress: Progress
 ) -> Selection:
@@ -59,7 +51,7 @@ def select_proposals(
 
     Without a hit at four times the grid's strengths it gives up to the target itself.
     """
-    pilot = pilot_queries(queries, config)
+    pilot = queries[: pilot_number(config, len(queries))]
     cost = {"token_forwards": 0, "judge_calls": 0}
     for factor in _WIDENINGS:
         grid = config.grid.widened(factor)

@@ -116,7 +116,7 @@ def _todos(queries: Sequence[Query], there: Shards, draws: Mapping[str, int]) ->
 
 
 def next_shards(
-    shards: Shards, block: Sequence[Query], draws: Mapping[str, int], *, size: int = SHARD_DRAWS
+    shards: Shards, block: Sequence[Query], draws: Mapping[str, int], *, size: int | None = None
 ) -> Todo:
     """What to draw next: ranges that were cut short by a kill, or new ones; none when done."""
     there = {one.id: covered(shards[one.id]) for one in block}
@@ -130,7 +130,7 @@ def next_shards(
         for shard in shards[one.id]
         if shard[0] == start and shard[1] < draws[one.id]
     ]
-    end = min(begun, default=start + size)
+    end = min(begun, default=start + (size or SHARD_DRAWS))
     return [(one, (start, min(end, draws[one.id]))) for one in block if draws[one.id] > start]
 
 
@@ -163,7 +163,7 @@ def _keep(bench: Bench, task: DrawTask, drawn: Drawn) -> None:
     if drawn.rows < bench.rows.number:
         bench.rows.number = drawn.rows
     if drawn.rows < task.rows:
-        bench.store.note("out_of_memory", f"{task.name} was drawn with {drawn.rows} rows")
+        bench.store.note("out_of_memory", f"{task.name}: drawn with {drawn.rows} rows")
     for batch, (query, shard) in zip(drawn.batches, task.todo, strict=True):
         if shard not in bench.store.shards(task.stage, query.id):
             bench.store.write_batch(task.stage, shard, batch)
@@ -181,6 +181,9 @@ def judge_shard(
     if bench.config.screen:
         name = f"{bench.config.seed}/{stage}/{query.id}/{shard[0]}/screen"
         shares = screened(batch.texts, bench.config.screen_share, name)
-    verdicts = judge_texts(bench.judge, query, batch.texts, ended=ended, shares=shares)
+    draws = f"draws {shard[0]} to {shard[0] + len(batch) - 1} of {stage}"
+    verdicts = judge_texts(bench.judge, query, batch.texts, ended=ended, shares=shares, draws=draws)
     bench.store.write_verdicts(stage, query.id, shard, verdicts)
-    progress.advance(len(batch), int(verdicts.hits.sum()))
+    hits = int(verdicts.hits.sum())
+    bench.workers.count(len(batch), hits)
+    progress.advance(len(batch), hits)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailcast.analysis.draws import Draws, read_draws
+from tailcast.analysis.planned import expected_draws
 from tailcast.errors import ConfigError
 from tailcast.pipeline.shards import (
     BLOCK_QUERIES,
@@ -37,16 +38,10 @@ from tailcast.sampling.swarm import Particle, Swarm
 from tailcast.stats import Estimate, SwarmHits, splitting_estimate
 from tailcast.types import Query, SampleBatch, Target
 
-__all__ = ["STAGE", "expected_draws", "split_queries"]
+__all__ = ["STAGE", "split_queries"]
 
 STAGE = "splitting"
 _SHARD_PARTICLES = 256
-_PER_FOLD = 0.87  # particles that a swarm draws anew for each factor e, by its own size
-
-
-def expected_draws(samples: int, floor: float) -> int:
-    """Particles that so many first ones lead to, if no scores are tied."""
-    return round(samples * (1 + _PER_FOLD * -math.log(floor)))
 
 
 def split_queries(
@@ -118,7 +113,7 @@ def _draw(bench: Bench, todo: Todo, score: PrefixScore) -> None:
         for number in range(shard[0] // size, shard[1] // size)
     ]  # fmt: skip
     block = [query for query, _ in todo]
-    name = f"{STAGE} of {block[0].id} to {block[-1].id}, particles from {todo[0][1][0]},"
+    name = f"{STAGE} of {block[0].id} to {block[-1].id}, particles from {todo[0][1][0]}"
     stops = stops_of(bench.judge, block, config)
     found, rows = in_memory(
         lambda slots: split(
@@ -128,7 +123,7 @@ def _draw(bench: Bench, todo: Todo, score: PrefixScore) -> None:
     )
     if rows < bench.rows.number:
         bench.rows.number = rows
-        bench.store.note("out_of_memory", f"{name} was drawn with {rows} rows")
+        bench.store.note("out_of_memory", f"{name}: drawn with {rows} rows")
     swarms = iter(found.swarms)
     for query, shard in todo:
         mine = [next(swarms) for _ in range(shard[0] // size, shard[1] // size)]

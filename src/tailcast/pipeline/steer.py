@@ -13,6 +13,7 @@ from tailcast.behaviours import Behaviour, judge_fields, load_behaviour, no_judg
 from tailcast.config import ContrastSettings, RunConfig
 from tailcast.data import load_pairs, load_prompts
 from tailcast.errors import ConfigError, SteeringError
+from tailcast.foreign import check_asked
 from tailcast.judges import asks_a_model, build_judge
 from tailcast.models import HuggingFaceTarget
 from tailcast.pipeline.kept_answers import KeptAnswers
@@ -174,6 +175,7 @@ def _judges_of(behaviour: Behaviour, settings: ContrastSettings) -> tuple[Judge,
     }  # fmt: skip
     if not asked["judge"]:
         raise ConfigError(no_judge(behaviour.name, behaviour))
+    check_asked(asked, settings.model_dump(), f"behaviour {behaviour.name!r}")
     if settings.threshold:
         asked["threshold"] = settings.threshold
     coherence = settings.coherence or ("coherence" if asked["judge"] == "trait" else None)

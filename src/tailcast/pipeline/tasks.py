@@ -4,7 +4,8 @@ Each takes the kit and a task that says all that the outcome depends on, touches
 directory, and can be done anywhere and again.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -158,7 +159,7 @@ class DrawTask:
         """Stage, queries and draws."""
         start, end = self.todo[0][1][0], max(shard[1] for _, shard in self.todo)
         queries = f"{self.todo[0][0].id} to {self.todo[-1][0].id}"
-        return f"{self.stage} of {queries}, draws {start} to {end - 1},"
+        return f"{self.stage} of {queries}, draws {start} to {end - 1}"
 
     def requests(self, kit: Kit) -> list[DrawRequest]:
         """Every draw by its name."""
@@ -195,8 +196,9 @@ def draw_ranges(kit: Kit, task: DrawTask) -> Drawn:
     Raises:
         ModelError: If memory runs out with the fewest rows.
     """
-    requests = task.requests(kit)
-    return Drawn(*in_memory(lambda rows: _drawn(kit, task, requests, rows), task.rows))
+    with _named(task):
+        requests = task.requests(kit)
+        return Drawn(*in_memory(lambda rows: _drawn(kit, task, requests, rows), task.rows))
 
 
 def in_memory(draw_all: Callable[[int], Made], rows: int) -> tuple[Made, int]:
@@ -289,9 +291,20 @@ Scored = tuple[NDArray[np.float64], NDArray[np.float64], int]
 
 def score_completions(kit: Kit, task: ScoreTask) -> Scored:
     """Score; see :func:`tailcast.sampling.score`."""
-    prompts = {query.id: kit.target.encode(query) for query in task.prompts}
-    return score(
-        Streams(kit.target, task.steering, task.kinds),
-        [prompts[query.id] for query in task.prompts], task.completions, task.streams,
-        kit.config.sampling_settings, tokens=task.tokens, slots=task.rows,
-    )  # fmt: skip
+    with _named(task):
+        prompts = {query.id: kit.target.encode(query) for query in task.prompts}
+        return score(
+            Streams(kit.target, task.steering, task.kinds),
+            [prompts[query.id] for query in task.prompts], task.completions, task.streams,
+            kit.config.sampling_settings, tokens=task.tokens, slots=task.rows,
+        )  # fmt: skip
+
+
+@contextmanager
+def _named(task: Task) -> Iterator[None]:
+    """Say of what fails which queries and draws it was about: a worker may be far away."""
+    try:
+        yield
+    except ModelError as error:
+        error.args = (f"{task.name}: {error}",)
+        raise

@@ -7,27 +7,15 @@ shown by name, no text can become markup, code or a formula, and nothing is fetc
 import csv
 import io
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["sheet_csv", "sheet_html", "visible"]
+from tailcast.visible import visible
+
+__all__ = ["sheet_csv", "sheet_html"]
 
 _PAGE = Path(__file__).with_name("label_sheet.html")
 _SHOWN = ("id", "query_id", "prompt", "text")
-
-
-def visible(text: str) -> str:
-    """The text with control, format and unassigned characters shown by name; lines stay."""
-    return "".join(map(_visible, text))
-
-
-def _visible(one: str) -> str:
-    if one == "\n" or unicodedata.category(one)[0] != "C":
-        return one
-    if ord(one) < 0x20:
-        return chr(0x2400 + ord(one))
-    return "\u2421" if ord(one) == 0x7F else f"\u27e8U+{ord(one):04X}\u27e9"
 
 
 def sheet_html(rows: Sequence[Mapping[str, str]], *, question: str) -> str:

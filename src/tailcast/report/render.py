@@ -8,6 +8,7 @@ from typing import Any
 
 from tailcast.errors import ConfigError, MissingExtra
 from tailcast.report.look import LIGHT, Look, dressed
+from tailcast.visible import visible
 
 __all__ = ["NARROW", "WIDE", "page_svg", "save_chart", "save_plot", "write_whole"]
 
@@ -37,9 +38,9 @@ def save_chart(chart: Any, path: str | Path) -> None:
     """
     path, converter = Path(path), _converter()
     if path.suffix == ".svg":
-        data = converter.vegalite_to_svg(chart.to_dict()).encode("utf-8")
+        data = converter.vegalite_to_svg(_shown(chart)).encode("utf-8")
     elif path.suffix == ".png":
-        data = converter.vegalite_to_png(chart.to_dict(), scale=2)
+        data = converter.vegalite_to_png(_shown(chart), scale=2)
     else:
         raise ConfigError(f"picture {str(path)!r} is neither .svg nor .png: rename it.")
     write_whole(path, data)
@@ -64,11 +65,24 @@ def page_svg(chart: Any, *, prefix: str) -> str:
         chart: An altair chart whose marks link to "#" and an id.
         prefix: What those ids have before them in this page.
     """
-    svg = _converter().vegalite_to_svg(chart.to_dict())
+    svg = _converter().vegalite_to_svg(_shown(chart))
     svg = svg.replace(f'<a xlink:href="{_BASE}#', f'<a tabindex="-1" href="#{prefix}')
     svg = re.sub(r'<path aria-label="([^"]*)"([^>]*?)/>', r"<path\2><title>\1</title></path>", svg)
     svg = re.sub(r"<[^>]*>", _lighter, svg)
     return svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+
+
+def _shown(chart: Any) -> Any:
+    """A chart's specification, its texts shown as texts: a control character ends vl-convert."""
+    return _with_visible(chart.to_dict())
+
+
+def _with_visible(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_visible(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_with_visible(one) for one in value]
+    return visible(value) if isinstance(value, str) else value
 
 
 def _lighter(tag: re.Match[str]) -> str:

@@ -31,6 +31,8 @@ def _flag(name: str, value: Any) -> list[str]:
         return []
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
+    if value == []:
+        return [f"--empty-{name}"]
     if isinstance(value, list | tuple) and isinstance(value[0], str):  # a rule and its number
         return [f"--{name}", *map(str, value)]
     if isinstance(value, list | tuple):  # a grid: a flag for each

@@ -2,8 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,8 +14,8 @@ from tailcast.analysis.explain import Explanation, explain_estimate
 from tailcast.analysis.repeated import ShareHit, repeated_sampling
 from tailcast.analysis.runs import read_run as as_analysed
 from tailcast.analysis.sensitivity import Sensitivity, bases_of, sensitivity
-from tailcast.config import RunConfig, make_config
-from tailcast.errors import ConfigError, DataError, StoreError
+from tailcast.config import RunConfig
+from tailcast.errors import DataError, StoreError
 from tailcast.report.ahead import Ahead, read_ahead
 from tailcast.report.outlook import Overall, mean_risk, upper_end
 from tailcast.stats import Audit, Estimate
@@ -111,7 +109,7 @@ class Run:
         """
         least = min((one.p for one in self.main.values() if one.p), default=1e-3)
         most = 10 ** min(max(math.ceil(-math.log10(least)) + 1, 3), 12)
-        with self._readable("the draws"):
+        with self.store.readable("the draws"):
             return repeated_sampling(
                 as_analysed(str(self.store.path)), most, level=self.config.level
             )
@@ -153,19 +151,8 @@ class Run:
         return {one.query_id: self._explain(one) for one in self.ranked}
 
     def _explain(self, one: Estimate) -> Explanation:
-        with self._readable(f"the draws of {one.query_id!r}"):
+        with self.store.readable(f"the draws of {one.query_id!r}"):
             return explain_estimate(self.store, vars(one))
-
-    @contextmanager
-    def _readable(self, what: str) -> Iterator[None]:
-        """Say in a sentence that files hold something else than they should."""
-        try:
-            yield
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise StoreError(
-                f"{what} in {self.store.path} are damaged ({type(error).__name__}: {error}): "
-                "delete them and run again."
-            ) from None
 
 
 def read_run(directory: str | Path) -> Run:
@@ -187,7 +174,7 @@ def read_run(directory: str | Path) -> Run:
         given = _given(manifest["config"])
         run = Run(
             store=store,
-            config=make_config(given),
+            config=RunConfig(**given),
             given=given,
             versions=_TEXTS.validate_python(manifest.get("versions", {})),
             facts=_TEXTS.validate_python(manifest.get("facts", {})),
@@ -195,7 +182,7 @@ def read_run(directory: str | Path) -> Run:
             audits=tuple(_AUDITS.validate_python(store.read_json("audit.json") or [])),
             finished=datetime.fromtimestamp(store.files.changed("estimates.jsonl"), UTC),
         )
-    except (AttributeError, ConfigError, KeyError, TypeError, ValidationError) as error:
+    except (AttributeError, KeyError, TypeError, ValidationError) as error:
         raise StoreError(
             f"run directory {path} is damaged or of another version of tailcast "
             f"({_first(error)}): run it again with this one."

@@ -72,7 +72,7 @@ def fit_noisy_tail(
             (Ribatet et al. 2012, the adjusted magnitude of a composite likelihood).
     """
     pairs, numbers = np.unique(np.column_stack([hits, draws]), axis=0, return_counts=True)
-    counts = worth * numbers
+    counts = np.asarray(worth * numbers, dtype=np.float64)
     likelihood = _likelihood(pairs[:, 0], pairs[:, 1])
     law = _population(likelihood, counts)
     above = np.append(np.cumsum(law[::-1])[::-1], 0.0)  # at EDGES

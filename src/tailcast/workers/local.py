@@ -37,6 +37,9 @@ class Workers(Protocol):
             tasks: The tasks, taken one by one as workers become free.
         """
 
+    def count(self, draws: int, hits: int) -> None:
+        """Tell whoever watches the workers that so many draws are judged, so many of them hits."""
+
 
 class LocalWorkers:
     """This process, task after task.
@@ -54,3 +57,6 @@ class LocalWorkers:
         """Every task with its outcome, in order."""
         for task in tasks:
             yield task, work(self.kit, task)
+
+    def count(self, draws: int, hits: int) -> None:
+        """Nobody watches."""

@@ -92,6 +92,7 @@ class RayWorkers:
         self._listen()
         self.asleep = dict(self.pulses)
         self.starting = set(self.actors)
+        self.counters = _counters(kit.config.out or "")
         what = "GPU" if "num_gpus" in share else "core"
         say(f"{self.started} workers by Ray ({address}), one {what} each.")
 
@@ -131,6 +132,12 @@ class RayWorkers:
             self._give_up_silent()
             lost = [ref for ref, (worker, _) in pending.items() if worker not in self.actors]
             again.extend(pending.pop(ref)[1] for ref in lost)
+
+    def count(self, draws: int, hits: int) -> None:
+        """Add to Ray's metrics."""
+        for counter, number in zip(self.counters, (draws, hits), strict=True):
+            if number:
+                counter.inc(number)
 
     def close(self) -> None:
         """End the workers, and what was started for them."""
@@ -246,6 +253,17 @@ def _marked(ray: Any) -> type[_Actor]:
         pulse = ray.method(concurrency_group="pulse")(_Actor.pulse)
 
     return Worker
+
+
+def _counters(run: str) -> list[Any]:
+    """Draws and hits among Ray's metrics, by run directory."""
+    from ray.util.metrics import Counter as Metric
+
+    whats = {"tailcast_draws": "Draws that are judged.", "tailcast_hits": "Hits among them."}
+    counters = [Metric(name, description=text, tag_keys=("run",)) for name, text in whats.items()]
+    for counter in counters:
+        counter.set_default_tags({"run": run})
+    return counters
 
 
 def _connect(ray: Any, address: str, number: int | None) -> None:
