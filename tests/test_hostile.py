@@ -134,7 +134,7 @@ def in_place(make):
 
 DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
-    "cut short": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3]),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5]),
     "rubbish": lambda path: path.write_bytes(np.random.default_rng(0).bytes(999)),
     "no UTF-8": lambda path: path.write_bytes(path.read_bytes()[:40] + b"\xff\xfe"),
     "nested": lambda path: path.write_bytes(b"[" * 10**6),

@@ -62,6 +62,7 @@ def table_of_batch(batch: SampleBatch) -> pa.Table:
 def batch_of(query_id: str, table: pa.Table) -> SampleBatch:
     """The draws of a table."""
     _check(table, _DRAWS)
+    _check(table, {name: "text" for name in table.column_names if name == "kind"})
     width = int(table.schema.metadata[b"width"])
     if width * len(table) > _MOST_CELLS:
         raise ValueError(f"{len(table)} draws of {width} tokens are more than a run writes")

@@ -113,7 +113,7 @@ def status_of(tally: Tally) -> Status:
     stages = tuple(_stage(name, plan, shards, ids) for name, plan in plans.items())
     rate = _rate(shards, last.get("began", 0.0))
     left = None if planned is None else max(0, planned - sum(one.drawn for one in stages))
-    mean, source = _mean_risk(store, state, stages)
+    mean, source = _mean_risk(store, state, stages, countable=not config or config.countable)
     return Status(
         run=str(store.path),
         state=state,
@@ -228,13 +228,15 @@ def _rate(shards: Mapping[Shard, Counts], began: float) -> tuple[float, float] |
 
 
 def _mean_risk(
-    store: RunStore, state: str, stages: tuple[Progressed, ...]
+    store: RunStore, state: str, stages: tuple[Progressed, ...], *, countable: bool
 ) -> tuple[float | None, str]:
     if state == "finished":
         last = {row["query_id"]: row for row in store.read_lines("estimates.jsonl")}
         return sum(row["p"] or 0.0 for row in last.values()) / len(last), "estimates"
     plain = next((one for one in stages if one.stage == "mc" and one.judged), None)
-    return (plain.hits / plain.judged, "plain draws") if plain else (None, "")
+    if plain is None or not countable:
+        return None, ""
+    return plain.hits / plain.judged, "plain draws"
 
 
 def _rule(config: RunConfig | None) -> str:

@@ -119,7 +119,7 @@ def _models(found: "Comparison") -> Table:
         *(f"share at {one:,}" for one in tries),
     )  # fmt: skip
     for one in found.models:
-        largest = "" if one.largest is None else f"{one.largest:.2g} ({(one.largest_query or '')})"
+        largest = "" if one.largest is None else f"{one.largest:.2g} ({one.largest_query or ''})"
         shares = [_share(each.value, each.high) for each in one.shares if each.tries in tries]
         mean = f"< {one.mean_high:.2g}" if one.mean is None else f"{one.mean:.3g}"
         ends = f"{one.mean_low:.2g} .. {one.mean_high:.2g}"
