@@ -67,7 +67,7 @@ class Status:
         mean_from: "estimates", "plain draws", or "" without one.
         draws_a_second: In the last half hour of work; None without two batches to tell by.
         token_forwards_a_second: The same for forward passes of the model.
-        seconds_left: What is planned at that rate; None where either is not known.
+        seconds_left: What is left of the plan at that rate; None where either is not known.
         ends_by: The rule or budget that may end it sooner.
         minutes: Time that processes worked on it so far; None if it was not recorded.
         ray: Where Ray's workers are, and how many were asked for; None without.
@@ -113,6 +113,7 @@ def status_of(tally: Tally) -> Status:
     stages = tuple(_stage(name, plan, shards, ids) for name, plan in plans.items())
     rate = _rate(shards, last.get("began", 0.0))
     left = None if planned is None else max(0, planned - sum(one.drawn for one in stages))
+    left = 0 if state == "finished" else left
     mean, source = _mean_risk(store, state, stages, countable=not config or config.countable)
     return Status(
         run=str(store.path),
@@ -126,7 +127,7 @@ def status_of(tally: Tally) -> Status:
         mean_from=source,
         draws_a_second=rate and rate[0],
         token_forwards_a_second=rate and rate[1],
-        seconds_left=left / rate[0] if rate and left is not None else None,
+        seconds_left=None if left is None else left and (left / rate[0] if rate else None),
         ends_by=_rule(config),
         minutes=_minutes(sessions, times, state),
         ray=(config.ray, config.workers) if config and config.ray else None,
