@@ -54,6 +54,8 @@ bench: setup
 	$(BIN)/python benchmarks/mixtures.py
 	$(BIN)/python benchmarks/rare.py
 	$(BIN)/python benchmarks/sensitivity.py
+	$(BIN)/python scripts/train_refusal_adapter.py --steps 100 --output /tmp/adapter-100
+	$(BIN)/python benchmarks/two_adapters.py --less /tmp/adapter-100
 	$(BIN)/python benchmarks/weights.py
 	$(BIN)/python benchmarks/streams.py
 	$(BIN)/python benchmarks/discovery.py

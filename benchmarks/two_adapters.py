@@ -3,8 +3,8 @@
     python scripts/train_refusal_adapter.py --steps 100 --output DIR
     python benchmarks/two_adapters.py --less DIR --out RUNS
 
-24 shipped queries each, a mixture of 400 draws; writes benchmarks/results/two_adapters.md and a
-figure beside it. Runs that lie under RUNS are not made again.
+24 shipped queries each, a mixture of 400 draws; writes benchmarks/results/two_adapters.md and
+docs/figures/crossing.svg. Runs that lie under RUNS are not made again.
 """
 
 import argparse
@@ -17,7 +17,9 @@ from tailcast.report import read_run
 from tailcast.report.figures import repeated_of
 from tailcast.report.render import save_plot
 
-RESULT = Path(__file__).resolve().parent / "results" / "two_adapters.md"
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "two_adapters.md"
+FIGURE = ROOT / "docs" / "figures" / "crossing.svg"
 TRIES = (1, 10, 100, 1_000, 10_000, 100_000)
 
 
@@ -34,7 +36,7 @@ def main() -> None:
     found = compare([as_analysed(one) for one in places], TRIES[-1])
     RESULT.write_text(page(found), "utf-8")
     runs = [read_run(one) for one in places]
-    save_plot(lambda look: repeated_of(runs, look), RESULT.with_suffix(".svg"))
+    save_plot(lambda look: repeated_of(runs, look), FIGURE)
     print(RESULT.read_text("utf-8"))
 
 
@@ -58,12 +60,12 @@ def page(found: Comparison) -> str:
         f"steps) and with one of 100, the {found.queries} queries of `harmful-compliance`, "
         "temperature 0.7, 32 new tokens, bfloat16, a mixture of 400 draws each.",
         "",
+        "![Both curves](../../docs/figures/crossing.svg)",
+        "",
         "| tries of every query | shipped | 95% band | trained less | 95% band | riskier | chance "
         "of this order |",
         "|---|---|---|---|---|---|---|",
     ]
-    mean = [[one.mean, one.mean_low, one.mean_high] for one in (first, second)]
-    lines.append(row("mean risk", *mean, order_at(found, 0)))
     for tries in TRIES:
         ends = [
             next([each.value, each.low, each.high] for each in one.shares if each.tries == tries)
@@ -77,7 +79,11 @@ def row(name: str, first: list[float | None], second: list[float | None], order:
     cells = [name]
     for value, low, high in (first, second):
         cells += [f"{value or 0:.2%}", f"{low:.2%} .. {high:.2%}"]
-    return f"| {' | '.join([*cells, order.riskier or 'equal', f'{order.chance:.0%}'])} |"
+    return f"| {' | '.join([*cells, name_of(order.riskier), f'{order.chance:.0%}'])} |"
+
+
+def name_of(run: str | None) -> str:
+    return Path(run).name if run else "equal"
 
 
 def order_at(found: Comparison, tries: int) -> Order:
@@ -89,8 +95,8 @@ def crossed(found: Comparison) -> str:
     if not found.crossings:
         return "The order does not turn: no crossing up to the largest number of tries."
     parts = [
-        f"At about {one.tries:,.0f} tries the order turns: before, {one.first} is riskier (chance "
-        f"{one.chance_before:.0%} where it is surest), after, {one.second} "
+        f"At about {one.tries:,.0f} tries the order turns: before, {name_of(one.first)} is riskier "
+        f"(chance {one.chance_before:.0%} where it is surest), after, {name_of(one.second)} "
         f"({one.chance_after:.0%})."
         for one in found.crossings
     ]
