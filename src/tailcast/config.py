@@ -8,6 +8,7 @@ from tailcast.behaviours import judge_fields, load_behaviour, no_judge
 from tailcast.errors import ConfigError
 from tailcast.mixtures import KINDS, WITH_MODELS, default_components
 from tailcast.proposals import Proposal, ProposalGrid
+from tailcast.server import ServerSettings, refused
 from tailcast.types import JudgeSettings, ModelSettings, Operator, Positions, SamplingSettings
 
 __all__ = ["PRESETS", "ContrastSettings", "Rule", "RunConfig", "make_config"]
@@ -34,7 +35,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Settings of Angell et al. 2026 for harm (method.md section 8)."""
 
 
-class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, extra="forbid"):
+class RunConfig(
+    ModelSettings, SamplingSettings, JudgeSettings, ServerSettings, frozen=True, extra="forbid"
+):
     """A run: what is measured, how it is sampled, where it is kept."""
 
     task: str | None = Field(
@@ -104,13 +107,6 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         1.0, gt=0, le=1, description="Follow up a refusal with this probability only; 1: always."
     )
     continuations: int = Field(1, ge=1, description="Completions of each steered prefix.")
-    engine: str = Field(
-        "own",
-        description="What samples past the switch: own, vllm, or an http:// address of a server "
-        "with /v1/completions.",
-    )
-    engine_model: str | None = Field(None, description="Name of the model at that server.")
-    engine_seeds: bool = Field(True, description="Send that server a seed with every request.")
     steering: str | None = Field(None, description="Steering vector to use.")
     pairs: str | None = Field(None, description="Contrast pairs to fit a steering vector from.")
     layer: int | None = Field(None, ge=0, description="Layer to steer; found by itself for pairs.")
@@ -142,6 +138,8 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if problem := refused(self):
+            raise ValueError(problem)
         if self.steering and self.pairs:
             raise ValueError("steering and pairs exclude each other: drop one of them")
         if self.streams and not self.mixes_proposals:
@@ -272,8 +270,8 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         if self.proposal:
             return Proposal.target(), Proposal.parse(self.proposal)
         return default_components(
-            self.strengths, self.grid.switches, self.heats, self.streams,
-            steered=bool(self.steering or self.pairs),
+            self.strengths, self.grid.switches, () if self.target_server else self.heats,
+            self.streams, steered=bool(self.steering or self.pairs),
         )  # fmt: skip
 
     @property
@@ -362,7 +360,8 @@ def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     if not (judge or "judge" in filled):
         raise ConfigError(no_judge(name, behaviour))
-    if behaviour.pairs and not values.get("steering") and values.get("method") != "mc":
+    here = not (values.get("steering") or values.get("target_server"))
+    if behaviour.pairs and here and values.get("method") != "mc":
         filled["pairs"] = name
     return {**filled, **values}
 

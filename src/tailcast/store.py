@@ -43,7 +43,7 @@ __all__ = ["RunStore", "existing_run"]
 GROWING = ("samples", "monte_carlo")
 FREE = (
     "out", "budget", "memory", "engine", "engine_model", "engine_seeds", "judge_workers",
-    "judge_rate", "judge_calls", "ray", "workers",
+    "judge_rate", "judge_calls", "ray", "workers", "target_server", "target_workers",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tailcast.errors import ConfigError
-from tailcast.sampling.kinds import Part, Place, Source
+from tailcast.sampling.kinds import Part, Place, Source, Sparse
 from tailcast.types import SamplingSettings
 
 __all__ = ["Hit", "Openings"]
@@ -141,17 +141,24 @@ class Openings:
     ) -> Tensor:  # fmt: skip
         """Log-probabilities after each place."""
         mass = target.exp()
-        for row, (prompt, tokens) in zip(mass, places, strict=True):
-            for root in (self.pooled, self.own.get(prompt)):
-                node = root.find(tokens) if root else None
-                if node is not None and node.counts:
-                    self._mix(row, node)
+        for row, place in zip(mass, places, strict=True):
+            rest, added = self.sparse(place)
+            if added:
+                row *= rest
+                row[list(added)] += row.new_tensor(list(added.values()))
         return mass.log()
 
-    def _mix(self, row: Tensor, node: _Node) -> None:
-        """Mix what openings did after a node into a law, in place."""
-        counts = row.new_tensor(list(node.counts.values()))
-        total = float(counts.sum())
-        share = max(self.least, self.reserve / (total + self.reserve))
-        row *= share
-        row[list(node.counts)] += (1 - share) * counts / total
+    def sparse(self, place: Place) -> Sparse:
+        """What openings did after a place, in shares, and the share of the target."""
+        rest, added = 1.0, dict[int, float]()
+        for root in (self.pooled, self.own.get(place.prompt)):
+            node = root.find(place.tokens) if root else None
+            if node is None or not node.counts:
+                continue
+            total = sum(node.counts.values())
+            share = max(self.least, self.reserve / (total + self.reserve))
+            rest *= share
+            added = {token: share * mass for token, mass in added.items()}
+            for token, count in node.counts.items():
+                added[token] = added.get(token, 0.0) + (1 - share) * count / total
+        return Sparse(rest, added)
