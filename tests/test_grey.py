@@ -242,6 +242,25 @@ def test_plain_sampling_needs_neither_ids_nor_log_probabilities(capsys, tmp_path
     assert abs(one["p"] - exact(PROMPT, 1)) < 4 * one["stderr"]
 
 
+def test_a_chat_run_has_no_tokens_to_learn_from_and_nothing_is_planned(
+    capsys, tmp_path, flags, server
+):
+    words = [*flags, "--judge", "pattern:two", "--samples", 60]
+    estimated(capsys, *words, "--target-api", "chat", "--out", tmp_path / "run")
+    more = ["--streams", f"hits:{tmp_path / 'run'}", "--out", tmp_path / "more"]
+    code, _, err = call(capsys, *words, *more)
+    assert code == 2 and "texts without tokens" in " ".join(err.split())
+    (tmp_path / "c.toml").write_text(
+        f'model = "x"\nqueries = "{tmp_path / "q.jsonl"}"\ntarget_server = "{server.address}"\n'
+    )
+    code, _, err = call(capsys, "plan", tmp_path / "c.toml")
+    assert code == 2 and "cannot be planned for" in " ".join(err.split())
+    code, _, err = call(capsys, "report", tmp_path / "run", "--out", tmp_path / "run.html")
+    assert (
+        code == 0 and f"at {server.address}, asked by chat" in (tmp_path / "run.html").read_text()
+    )
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

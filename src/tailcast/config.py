@@ -36,7 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class RunConfig(
-    ModelSettings, SamplingSettings, JudgeSettings, ServerSettings, frozen=True, extra="forbid"
+    ServerSettings, ModelSettings, SamplingSettings, JudgeSettings, frozen=True, extra="forbid"
 ):
     """A run: what is measured, how it is sampled, where it is kept."""
 
