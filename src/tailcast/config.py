@@ -9,6 +9,7 @@ from tailcast.filled import PRESETS, filled
 from tailcast.foreign import check_asked
 from tailcast.mixtures import KINDS, LEARNING, WITH_MODELS, default_components
 from tailcast.proposals import Proposal, ProposalGrid
+from tailcast.server import ServerSettings, refused
 from tailcast.types import JudgeSettings, ModelSettings, Operator, Positions, SamplingSettings
 
 __all__ = ["PRESETS", "ContrastSettings", "Rule", "RunConfig", "make_config"]
@@ -20,7 +21,9 @@ BUDGETS = ("tokens", "minutes", "judge-calls")
 _MOST_DRAWS = 100_000
 
 
-class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, extra="forbid"):
+class RunConfig(
+    ServerSettings, ModelSettings, SamplingSettings, JudgeSettings, frozen=True, extra="forbid"
+):
     """A run: what is measured, how it is sampled, where it is kept."""
 
     task: str | None = Field(
@@ -90,13 +93,6 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         1.0, gt=0, le=1, description="Follow up a refusal with this probability only; 1: always."
     )
     continuations: int = Field(1, ge=1, description="Completions of each steered prefix.")
-    engine: str = Field(
-        "own",
-        description="What samples past the switch: own, vllm, or an http:// address of a server "
-        "with /v1/completions.",
-    )
-    engine_model: str | None = Field(None, description="Name of the model at that server.")
-    engine_seeds: bool = Field(True, description="Send that server a seed with every request.")
     steering: str | None = Field(None, description="Steering vector to use.")
     pairs: str | None = Field(None, description="Contrast pairs to fit a steering vector from.")
     layer: int | None = Field(None, ge=0, description="Layer to steer; found by itself for pairs.")
@@ -131,17 +127,11 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if problem := refused(self):
+            raise ValueError(problem)
         if self.steering and self.pairs:
             raise ValueError("steering and pairs exclude each other: drop one of them")
-        if self.streams and not self.mixes_proposals:
-            raise ValueError(f"streams are of method mixture, not {self.main_method}: drop them")
-        if LEARNING in self.streams:
-            raise ValueError(
-                f"stream {LEARNING} is part of every mixture, unless --no-{LEARNING} is given: "
-                "drop it"
-            )
-        if len(set(self.streams)) < len(self.streams):
-            raise ValueError(f"streams {', '.join(self.streams)} hold one twice: drop it")
+        self._check_streams()
         if self.main_method == "paper" and not (self.steering or self.pairs):
             raise ValueError(
                 f"method {self.main_method} needs a steering vector: give steering or pairs"
@@ -175,6 +165,17 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
         if (self.selects or self.mixes_proposals) and "switches" in self.model_fields_set:
             self._check_switch(max(self.switches, default=0))
         return self
+
+    def _check_streams(self) -> None:
+        if self.streams and not self.mixes_proposals:
+            raise ValueError(f"streams are of method mixture, not {self.main_method}: drop them")
+        if LEARNING in self.streams:
+            raise ValueError(
+                f"stream {LEARNING} is part of every mixture, unless --no-{LEARNING} is given: "
+                "drop it"
+            )
+        if len(set(self.streams)) < len(self.streams):
+            raise ValueError(f"streams {', '.join(self.streams)} hold one twice: drop it")
 
     def _check_splitting(self) -> None:
         swarms, rest = divmod(self.samples, self.particles)
@@ -272,7 +273,7 @@ class RunConfig(ModelSettings, SamplingSettings, JudgeSettings, frozen=True, ext
             return Proposal.target(), Proposal.parse(self.proposal)
         kinds = (*self.streams, *([LEARNING] if self.learns else []))
         return default_components(
-            self.strengths, self.grid.switches, self.heats, kinds,
+            self.strengths, self.grid.switches, () if self.target_server else self.heats, kinds,
             steered=bool(self.steering or self.pairs),
         )  # fmt: skip
 

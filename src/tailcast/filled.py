@@ -56,7 +56,8 @@ def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     if not (judge or "judge" in filled):
         raise ConfigError(no_judge(name, behaviour))
-    if behaviour.pairs and not values.get("steering") and values.get("method") != "mc":
+    here = not (values.get("steering") or values.get("target_server"))
+    if behaviour.pairs and here and values.get("method") != "mc":
         filled["pairs"] = name
     return {**filled, **values}
 

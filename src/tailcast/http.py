@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from tailcast.errors import TailcastError
@@ -41,6 +42,7 @@ class JsonServer:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=connections)
         self.client = httpx.Client(timeout=timeout, limits=limits, headers=headers)
+        weakref.finalize(self, self.client.close)
         self.retries = 0
         self._gap = 1.0 / rate if rate else 0.0
         self._next = 0.0

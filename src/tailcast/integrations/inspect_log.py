@@ -112,7 +112,8 @@ def logged_draws(
         others: Most draws that are no hits; evenly spaced among them.
     """
     config = (store.read_json("manifest.json") or {}).get("config", {})
-    several, own = int(config.get("continuations", 1)), config.get("engine", "own") == "own"
+    several = int(config.get("continuations", 1))
+    own = config.get("engine", "own") == "own" and not config.get("target_server")
     weights = {
         (hit.stage, hit.draw): hit.log_weighted
         for row in rows
@@ -144,7 +145,7 @@ def _of_stage(
 ) -> Iterator[LogDraw]:
     """The draws of a stage; in rounds only hits have a weight, that under the whole mixture.
 
-    What another engine continued has no log-probability of its whole.
+    What another engine continued, or a server drew, has no log-probability of its whole.
     """
     rounds = stage.startswith("round")
     for batch, verdicts in zip(draws.batches, draws.verdicts, strict=True):

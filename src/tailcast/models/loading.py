@@ -13,9 +13,10 @@ import torch
 
 from tailcast.errors import MissingExtra, ModelError
 from tailcast.models.huggingface import HuggingFaceTarget
+from tailcast.models.wording import end_tokens
 from tailcast.types import ModelSettings
 
-__all__ = ["Shape", "load_classifier", "load_model", "load_target", "shape_of"]
+__all__ = ["Shape", "load_classifier", "load_model", "load_target", "load_tokenizer", "shape_of"]
 
 
 def load_target(settings: ModelSettings) -> HuggingFaceTarget:
@@ -64,6 +65,29 @@ def load_model(settings: ModelSettings) -> tuple[Any, Any]:
         dtype = _dtype(settings.dtype) or _auto_dtype(stored, device)
         model = _arranged(_cast(model, dtype).to(device))
     return model.eval(), tokenizer
+
+
+def load_tokenizer(settings: ModelSettings) -> tuple[Any, frozenset[int]]:
+    """A model's tokenizer and the tokens that end its responses; no weights are read.
+
+    Raises:
+        ModelError: If it cannot be found or read; one sentence.
+    """
+    if settings.model == "embedded":
+        from tailcast.models.embedded import embedded_settings
+
+        settings = embedded_settings(settings)
+    place, options = _where(settings)
+    transformers = importlib.import_module("transformers")
+    with _sentences(f"the tokenizer of {settings.model!r} cannot be loaded"), _quiet(transformers):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+    config = None
+    if "gguf_file" not in options:
+        try:
+            config = transformers.GenerationConfig.from_pretrained(place, **options)
+        except OSError:  # not every model has one
+            config = None
+    return tokenizer, end_tokens(config, tokenizer)
 
 
 def load_classifier(settings: ModelSettings) -> tuple[Any, Any]:

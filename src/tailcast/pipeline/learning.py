@@ -165,9 +165,13 @@ def hits_of_run(directory: str, target: Target, *, tokens: int) -> list[Hit]:
             ]
             for stage in {one.stage for one in hits}
         }
-        found += [Hit(prompt, drawn[one.stage][one.draw], one.share) for one in hits]
+        known = [(drawn[one.stage][one.draw], one.share) for one in hits]
+        found += [Hit(prompt, first, share) for first, share in known if first]
     if not found:
-        raise StoreError(f"{directory} holds no hit to learn from: name a run with some.")
+        raise StoreError(
+            f"{directory} holds no hit to learn from, or texts without tokens: name a run with "
+            "some."
+        )
     return found
 
 

@@ -101,6 +101,11 @@ def plan(config: RunConfig) -> Plan:
     Raises:
         TailcastError: As the run would.
     """
+    if config.target_server:
+        raise ConfigError(
+            "a target at a server cannot be planned for, because it cannot be timed here: it draws "
+            "at most samples times max_new_tokens tokens of each query; see docs/grey-box.md."
+        )
     queries = load_queries(config.queries, column=config.column, limit=config.limit)
     if config.device in DEVICES:
         return _on_paper(config, queries, config.device)

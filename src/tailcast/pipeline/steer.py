@@ -15,8 +15,8 @@ from tailcast.data import load_pairs, load_prompts
 from tailcast.errors import ConfigError, SteeringError
 from tailcast.foreign import check_asked
 from tailcast.judges import asks_a_model, build_judge
+from tailcast.kept_answers import KeptAnswers
 from tailcast.models import HuggingFaceTarget
-from tailcast.pipeline.kept_answers import KeptAnswers
 from tailcast.steering import (
     choose_layer,
     fit_refusal_direction,

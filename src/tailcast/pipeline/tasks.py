@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tailcast.config import RunConfig
 from tailcast.errors import ModelError, SteeringError
 from tailcast.judges import is_refusal
-from tailcast.models import HuggingFaceTarget, is_out_of_memory, planned_rows
+from tailcast.models import HuggingFaceTarget, Served, is_out_of_memory, planned_rows
 from tailcast.pipeline.steer import fit_from_pairs
 from tailcast.proposals import Proposal, StreamKey
 from tailcast.sampling import (
@@ -24,8 +24,10 @@ from tailcast.sampling import (
     StreamKind,
     Streams,
     draw,
+    draw_served,
     draw_with_engine,
     score,
+    score_served,
 )
 from tailcast.types import ContrastPair, Judge, Query, SampleBatch, SteeringVector
 from tailcast.workers import Kit, Task, Workers
@@ -229,8 +231,11 @@ def in_memory(draw_all: Callable[[int], Made], rows: int) -> tuple[Made, int]:
 def _drawn(
     kit: Kit, task: DrawTask, requests: Sequence[DrawRequest], rows: int
 ) -> list[SampleBatch]:
-    """Draw requests by our loop, or with an engine past the switches."""
-    settings, vector, engine = kit.config.sampling_settings, task.steering, kit.engine(rows)
+    """Draw requests by our loop, with an engine past the switches, or at the target's server."""
+    settings, vector = kit.config.sampling_settings, task.steering
+    if isinstance(kit.target, Served):
+        return draw_served(kit.target, requests, settings, kinds=task.kinds)
+    engine = kit.engine(rows)
     if engine is not None:
         longest = max(one.steered_tokens for one in kit.config.components)
         return draw_with_engine(
@@ -291,12 +296,17 @@ Scored = tuple[NDArray[np.float64], NDArray[np.float64], int]
 
 def score_completions(kit: Kit, task: ScoreTask) -> Scored:
     """Score; see :func:`tailcast.sampling.score`."""
+    by_id = {query.id: kit.target.encode(query) for query in task.prompts}
+    prompts = [by_id[query.id] for query in task.prompts]
     with _named(task):
-        prompts = {query.id: kit.target.encode(query) for query in task.prompts}
+        if isinstance(kit.target, Served):
+            return score_served(
+                kit.target, prompts, task.completions, task.streams,
+                tokens=task.tokens, kinds=task.kinds,
+            )  # fmt: skip
         return score(
-            Streams(kit.target, task.steering, task.kinds),
-            [prompts[query.id] for query in task.prompts], task.completions, task.streams,
-            kit.config.sampling_settings, tokens=task.tokens, slots=task.rows,
+            Streams(kit.target, task.steering, task.kinds), prompts, task.completions,
+            task.streams, kit.config.sampling_settings, tokens=task.tokens, slots=task.rows,
         )  # fmt: skip
 
 

@@ -176,6 +176,9 @@ def settings(run: Run) -> list[tuple[str, str]]:
     """What was measured: names and values for the first screen."""
     one = run.config
     model = one.model + (f" with adapter {one.adapter}" if one.adapter else "")
+    if one.target_server:
+        named = f"{one.target_model}, tokenizer of {model}" if one.target_model else model
+        model = f"{named}; at {one.target_server}, asked by {one.target_api}"
     sampling = [f"temperature {one.temperature:g}", f"at most {one.max_new_tokens} tokens"]
     if one.top_p < 1:
         sampling.append(f"top-p {one.top_p:g}")

@@ -7,6 +7,7 @@ from tailcast.sampling.kinds import Part, Place, Source, StreamKind, Streams
 from tailcast.sampling.laws import inverse_cdf, target_law
 from tailcast.sampling.prefix_scores import OpeningOdds, Projection, usual_tokens
 from tailcast.sampling.score import score
+from tailcast.sampling.served import draw_served, score_served
 from tailcast.sampling.splitting import PrefixScore, SplitRequest, Splits, split
 from tailcast.sampling.stops import Stops
 
@@ -24,10 +25,12 @@ __all__ = [
     "StreamKind",
     "Streams",
     "draw",
+    "draw_served",
     "draw_with_engine",
     "inverse_cdf",
     "laws_along",
     "score",
+    "score_served",
     "split",
     "target_law",
     "usual_tokens",

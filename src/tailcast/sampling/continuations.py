@@ -23,7 +23,7 @@ from tailcast.types import (
     Target,
 )
 
-__all__ = ["draw_with_engine"]
+__all__ = ["continued", "draw_with_engine", "engine_seed"]
 
 
 def draw_with_engine(
@@ -47,6 +47,25 @@ def draw_with_engine(
     prefixes = draw(
         target, requests, settings, steering=steering, kinds=kinds, slots=slots, stops=stops
     )
+    return continued(target, prefixes, requests, settings, engine)
+
+
+def continued(
+    target: Target,
+    prefixes: Sequence[SampleBatch],
+    requests: Sequence[DrawRequest],
+    settings: SamplingSettings,
+    engine: Engine,
+) -> list[SampleBatch]:
+    """Batches with every row that ends at its switch continued by an engine.
+
+    Args:
+        target: The model p.
+        prefixes: What was drawn of the requests.
+        requests: What was to be drawn.
+        settings: Temperature, truncation and length limit.
+        engine: Samples from the target.
+    """
     prompts = {request.query_id: request.prompt for request in requests}
     seeds = {(request.query_id, request.index): request.seed for request in requests}
     open_rows = [
@@ -59,7 +78,9 @@ def draw_with_engine(
         [prompts[batch.query_id] + _tokens(batch, row) for batch, row in open_rows],
         settings,
         limits=[settings.max_new_tokens - int(batch.lengths[row]) for batch, row in open_rows],
-        seeds=[_seed(seeds[batch.query_id, int(batch.draws[row])]) for batch, row in open_rows],
+        seeds=[
+            engine_seed(seeds[batch.query_id, int(batch.draws[row])]) for batch, row in open_rows
+        ],
     )
     by_query: dict[str, dict[int, Continuation]] = {}
     for (batch, row), one in zip(open_rows, found, strict=True):
@@ -71,7 +92,7 @@ def _tokens(batch: SampleBatch, row: int) -> tuple[int, ...]:
     return tuple(batch.tokens[row, : batch.lengths[row]].tolist())
 
 
-def _seed(name: str) -> int:
+def engine_seed(name: str) -> int:
     """A number for engines that take no names."""
     return int.from_bytes(sha256(f"{name}/engine".encode()).digest()[:4], "little") >> 1
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from tailcast.sampling.prefixes import Prefix, PrefixTree, check_laws
 from tailcast.sampling.stops import Stops
 from tailcast.types import SampleBatch, SamplingSettings, SteeringVector, Target
 
-__all__ = ["DrawRequest", "draw", "draw_generator"]
+__all__ = ["DrawRequest", "collected", "draw", "draw_generator"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def draw(
     loop = _Loop(streams, settings, tree, stops or Stops())
     with torch.no_grad():
         rows = loop.run(requests)
-    return _collect(target, rows, settings.max_new_tokens, loop.tree.forwards)
+    return collected(target, rows, settings.max_new_tokens, loop.tree.forwards)
 
 
 def _check_request(request: DrawRequest, settings: SamplingSettings, streams: Streams) -> None:
@@ -264,11 +265,29 @@ class _Loop:
             row.advance(token, p, s, "stop" if token in self.target.end_tokens else "length" * full)
 
 
-def _collect(
-    target: Target, rows: Sequence[_Row], width: int, forwards: Mapping[str, int]
+class Ended(Protocol):
+    """A draw that takes no more tokens here."""
+
+    request: DrawRequest
+    tokens: list[int]
+    logp: list[float]
+    logs: list[float]
+    finish: str
+    log_roulette: float
+
+
+def collected(
+    target: Target, rows: Sequence[Ended], width: int, forwards: Mapping[str, int]
 ) -> list[SampleBatch]:
-    """Finished draws as one batch for each query."""
-    by_query: dict[str, list[_Row]] = {}
+    """Draws as one batch for each query.
+
+    Args:
+        target: The model, for texts.
+        rows: The draws.
+        width: Longest completion.
+        forwards: Token forwards of each query.
+    """
+    by_query: dict[str, list[Ended]] = {}
     for row in rows:
         by_query.setdefault(row.request.query_id, []).append(row)
     return [
@@ -278,7 +297,7 @@ def _collect(
 
 
 def _batch(
-    target: Target, query_id: str, rows: Sequence[_Row], width: int, forwards: int
+    target: Target, query_id: str, rows: Sequence[Ended], width: int, forwards: int
 ) -> SampleBatch:
     def padded(values: list[list[float]], fill: float) -> NDArray[np.float64]:
         table = np.full((len(values), width), fill)

@@ -12,7 +12,7 @@ A kind of stream says which model passes its law is made of (:meth:`StreamKind.p
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from tailcast.proposals import Proposal, StreamKey
 from tailcast.sampling.laws import scores_of
 from tailcast.types import SamplingSettings, SteeringVector, Stream, Target
 
-__all__ = ["Part", "Place", "Source", "StreamKind", "Streams"]
+__all__ = ["Part", "Place", "Source", "Sparse", "SparseKind", "StreamKind", "Streams"]
 
 
 class Part(NamedTuple):
@@ -81,6 +81,26 @@ class StreamKind(Protocol):
             places: Where each row is, n of them.
             settings: Temperature and truncation of the target.
         """
+
+
+class Sparse(NamedTuple):
+    """A law of the next token that is known without seeing the whole of another one.
+
+    Attributes:
+        rest: Share of the law that it stands on: of its only part, or of the target.
+        added: What it gives to some tokens besides; with ``rest`` it adds up to 1.
+    """
+
+    rest: float
+    added: Mapping[int, float]
+
+
+@runtime_checkable
+class SparseKind(Protocol):
+    """A family of streams that can be drawn from, and scored, at a server that shows no laws."""
+
+    def sparse(self, place: Place) -> Sparse:
+        """Its law after a place, as a share of the law that it stands on and what it adds."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tailcast.errors import ConfigError
-from tailcast.sampling.kinds import Part, Place, Source
+from tailcast.sampling.kinds import Part, Place, Source, Sparse
 from tailcast.types import SamplingSettings
 
 __all__ = ["Hit", "Openings"]
@@ -144,12 +144,27 @@ class Openings:
     ) -> Tensor:  # fmt: skip
         """Log-probabilities after each place."""
         mass = target.exp()
-        for row, (prompt, tokens) in zip(mass, places, strict=True):
-            for root, reserve in self._roots(prompt):
-                node = root.find(tokens)
-                if node is not None and node.counts:
-                    self._mix(row, node, reserve)
+        for row, place in zip(mass, places, strict=True):
+            rest, added = self.sparse(place)
+            if added:
+                row *= rest
+                row[list(added)] += row.new_tensor(list(added.values()))
         return mass.log()
+
+    def sparse(self, place: Place) -> Sparse:
+        """What openings did after a place, in shares, and the share of the target."""
+        rest, added = 1.0, dict[int, float]()
+        for root, reserve in self._roots(place.prompt):
+            node = root.find(place.tokens)
+            if node is None or not node.counts:
+                continue
+            total = sum(node.counts.values())
+            share = self._share(reserve, total)
+            rest *= share
+            added = {token: share * mass for token, mass in added.items()}
+            for token, count in node.counts.items():
+                added[token] = added.get(token, 0.0) + (1 - share) * count / total
+        return Sparse(rest, added)
 
     def _roots(self, prompt: tuple[int, ...]) -> list[tuple[_Node, float]]:
         """The openings of all queries and those of one, with their reserves."""
@@ -159,11 +174,3 @@ class Openings:
     def _share(self, reserve: float, count: float) -> float:
         """Share of the law behind, where so many effective openings went."""
         return max(self.least, reserve / (count + reserve))
-
-    def _mix(self, row: Tensor, node: _Node, reserve: float) -> None:
-        """Mix what openings did after a node into a law, in place."""
-        counts = row.new_tensor(list(node.counts.values()))
-        total = float(counts.sum())
-        share = self._share(reserve, total)
-        row *= share
-        row[list(node.counts)] += (1 - share) * counts / total

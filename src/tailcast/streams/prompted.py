@@ -11,7 +11,7 @@ from hashlib import sha256
 from torch import Tensor
 
 from tailcast.errors import ConfigError
-from tailcast.sampling.kinds import Part, Place, Source
+from tailcast.sampling.kinds import Part, Place, Source, Sparse
 from tailcast.sampling.laws import scores_of
 from tailcast.types import Query, SamplingSettings, Target
 
@@ -53,6 +53,10 @@ class Prompted:
     ) -> Tensor:  # fmt: skip
         """Its logits over the temperature."""
         return scores_of(own[0], settings)
+
+    def sparse(self, place: Place) -> Sparse:
+        """Nothing but the law after the other prompt."""
+        return Sparse(1.0, {})
 
 
 def _reworded(query: Query, text: str) -> Query:

@@ -1,11 +1,12 @@
 """What does a worker hold from task to task?"""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from tailcast.config import RunConfig
 from tailcast.judges import build_judge
-from tailcast.models import build_engine, load_target
+from tailcast.models import build_engine, load_served, load_target
 from tailcast.types import Engine, Judge, Target
 
 __all__ = ["Kit"]
@@ -37,7 +38,13 @@ class Kit:
     @cached_property
     def target(self) -> Target:
         """The model."""
-        return self._given[0] or load_target(self.config.model_settings)
+        config = self.config
+        if self._given[0] is not None or config.target_server is None:
+            return self._given[0] or load_target(config.model_settings)
+        place = None if config.out is None or "://" in config.out else Path(config.out)
+        return load_served(
+            config.model_settings, config, weighs=config.mixes_proposals, place=place
+        )
 
     @cached_property
     def judge(self) -> Judge:

@@ -1,0 +1,216 @@
+"""A target behind a server: it samples, and by token ids it tells log-probabilities of given ones.
+
+What it cannot do is show a whole law of the next token. So nothing is steered there, and streams
+are those whose laws are known from the target's log-probabilities of the tokens at hand.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailcast.errors import ModelError
+from tailcast.kept_answers import KeptAnswers
+from tailcast.models.engines import ServerEngine
+from tailcast.models.wording import Wording
+from tailcast.types import Continuation, Query, SamplingSettings, SteeringVector
+
+__all__ = ["Served", "ServedTarget"]
+
+_PROBE = Query.user("probe", "Hello.")
+
+
+class Served(ABC):
+    """What both kinds of served targets have: they sample, and do not ask twice.
+
+    Args:
+        workers: Requests under way at one time.
+    """
+
+    fingerprint: str
+    end_tokens: frozenset[int]
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.kept: KeptAnswers | None = None
+
+    def sample(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        settings: SamplingSettings,
+        *,
+        limits: Sequence[int],
+        seeds: Sequence[int],
+    ) -> list[Continuation]:
+        """One continuation of each prompt; what was answered before a kill is not asked again."""
+
+        def one(prompt: tuple[int, ...], limit: int, seed: int) -> Continuation:
+            name = f"{seed}/{limit}/{sha256(repr(prompt).encode()).hexdigest()[:16]}"
+            known = self.kept.pop(name, None) if self.kept is not None else None
+            if known is not None:
+                tokens, *rest = known
+                return Continuation(tuple(map(int, tokens.split())), *rest)
+            found = self.continued(prompt, settings, limit, seed)
+            if self.kept is not None:
+                text = None if found.tokens else found.text
+                words = " ".join(map(str, found.tokens))
+                self.kept.write(name, (words, text, found.finish, found.length))
+            return found
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(one, prompts, limits, seeds))
+
+    @abstractmethod
+    def encode(self, query: Query) -> tuple[int, ...]:
+        """What stands for the prompt of a query."""
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of response tokens."""
+
+    @abstractmethod
+    def continued(
+        self, prompt: tuple[int, ...], settings: SamplingSettings, limit: int, seed: int
+    ) -> Continuation:
+        """A continuation of one prompt, by one request."""
+
+    def given(
+        self, asked: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+    ) -> tuple[list[NDArray[np.float64]], int]:
+        """Log-probabilities of given tokens, each in its place.
+
+        Args:
+            asked: Prompts, and the tokens after each.
+
+        Returns:
+            Those of each token, and the tokens that the model was run on: prompts too.
+
+        Raises:
+            ModelError: If the server tells none.
+        """
+        raise ModelError(f"{self.fingerprint} tells no log-probabilities: take --method mc.")
+
+    def stream(
+        self, steering: SteeringVector | None, *, slots: int, max_new_tokens: int
+    ) -> NoReturn:
+        """Refused: no server shows whole laws.
+
+        Raises:
+            ModelError: Always.
+        """
+        raise ModelError(
+            "a target at a server shows no whole law of the next token, which this needs: run the "
+            "model here."
+        )
+
+
+class ServedTarget(Wording, Served):
+    """A model behind /v1/completions with token ids, ``echo`` and ``logprobs``.
+
+    Args:
+        engine: The server.
+        tokenizer: The model's own.
+        system_prompt: As for :class:`Wording`.
+        plain_prompt: As for :class:`Wording`.
+    """
+
+    def __init__(
+        self, engine: ServerEngine, tokenizer: Any, *, system_prompt: str | None = None,
+        plain_prompt: bool = False,
+    ) -> None:  # fmt: skip
+        Served.__init__(self, engine.workers)
+        Wording.__init__(
+            self, tokenizer, frozenset(engine.ends), system_prompt=system_prompt,
+            plain_prompt=plain_prompt,
+        )  # fmt: skip
+        self.engine = engine
+        digest = sha256(self.format + repr((len(tokenizer), engine.ends)).encode()).hexdigest()
+        self.fingerprint = f"{engine.model} at a server, {digest[:16]}"
+
+    def continued(
+        self, prompt: tuple[int, ...], settings: SamplingSettings, limit: int, seed: int
+    ) -> Continuation:
+        """A continuation of one prompt.
+
+        Raises:
+            ModelError: If it ended otherwise than by an end token or the limit.
+        """
+        found = self.engine.continued(prompt, settings, limit, seed)
+        last = found.tokens[-1] if found.tokens else None
+        ended = found.finish == "stop" and (last is None or last in self.end_tokens)
+        if not (ended or found.finish == "length"):
+            raise ModelError(
+                f"the server at {self.engine.server.address} ended a completion by "
+                f"{found.finish!r} after token {last}, which is no end token of --model's: name "
+                "the served model with --model, and serve it without stops of its own."
+            )
+        return found
+
+    def given(
+        self, asked: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+    ) -> tuple[list[NDArray[np.float64]], int]:
+        """Log-probabilities of given tokens, by one request for each."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            found = list(pool.map(lambda one: self._given(*one), asked))
+        return found, sum(len(prompt) + len(tokens) + 1 for prompt, tokens in asked)
+
+    def _given(self, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> NDArray[np.float64]:
+        whole = prompt + tokens
+        body = {"max_tokens": 1, "temperature": 1.0, "echo": True, "logprobs": 1}
+        choice, _ = self.engine.completed(whole, body)
+        try:
+            listed = choice["logprobs"]["token_logprobs"][len(prompt) : len(whole)]
+            logs = np.array(listed, dtype=np.float64)
+        except (KeyError, TypeError, ValueError):
+            logs = np.zeros(0)
+        if len(logs) != len(tokens) or not (logs < 1e-3).all():
+            raise ModelError(
+                f"the server at {self.engine.server.address} tells no log-probabilities of given "
+                "tokens (echo and logprobs of /v1/completions), which weights are made of: take "
+                "--method mc without streams, or serve the model with vLLM."
+            )
+        return logs
+
+    def check(self, *, weighs: bool) -> None:
+        """Make sure that server and tokenizer speak of the same tokens, before anything is drawn.
+
+        Args:
+            weighs: Whether log-probabilities will be asked for.
+
+        Raises:
+            ModelError: If they do not, or the server does not tell what is needed.
+        """
+        prompt, address = self.encode(_PROBE), self.engine.server.address
+        if weighs:
+            one = self.engine.continued(prompt, SamplingSettings(), 2, 0)
+            if not one.tokens:
+                raise ModelError(
+                    f"the server at {address} gives no token ids of what it samples "
+                    "(return_token_ids of /v1/completions), which weights are made of: take "
+                    "--method mc without streams, or serve the model with vLLM."
+                )
+            self._given(prompt, one.tokens)
+        theirs = self._read_there()
+        if theirs not in (None, prompt):
+            raise ModelError(
+                f"the server at {address} reads a chat as {len(theirs or ())} tokens where the "
+                f"tokenizer and chat template of --model make {len(prompt)}, or others: name the "
+                "served model with --model, and serve it with its own chat template."
+            )
+
+    def _read_there(self) -> tuple[int, ...] | None:
+        """The probe's prompt as vLLM's /tokenize reads it; None for servers without that."""
+        messages = self.messages(_PROBE)
+        said: dict[str, Any] = {"messages": messages, "add_generation_prompt": True}
+        if self.plain_prompt:
+            said = {"prompt": "\n".join(message["content"] for message in messages)}
+        try:
+            body = {"model": self.engine.model, **said}
+            answer = self.engine.server.ask("POST", "/tokenize", body, tries=1)
+            return tuple(answer["tokens"]) or None
+        except (ModelError, KeyError, TypeError):
+            return None
