@@ -18,11 +18,9 @@ folder and :mod:`tailcast.objects` for an object store.
 import errno
 import io
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from hashlib import sha256
 from itertools import count
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -41,11 +39,12 @@ from tailcast.columns import (
 )
 from tailcast.errors import StoreError
 from tailcast.files import Taken
+from tailcast.names import shard_name, slug
 from tailcast.objects import files_at
 from tailcast.shapes import parsed, parsed_lines
 from tailcast.types import SampleBatch, Scores, Verdicts
 
-__all__ = ["DAMAGES", "RunStore", "existing_run", "slug"]
+__all__ = ["DAMAGES", "RunStore", "existing_run"]
 
 Found = TypeVar("Found")
 
@@ -260,7 +259,7 @@ class RunStore:
 
     def has_verdicts(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:
         """Whether a shard has been judged."""
-        return self.holds(_shard_name("verdicts", stage, query_id, shard))
+        return self.holds(shard_name("verdicts", stage, slug(query_id), shard))
 
     def write_verdicts(
         self, stage: str, query_id: str, shard: tuple[int, int], verdicts: Verdicts
@@ -278,7 +277,7 @@ class RunStore:
 
     def has_scores(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:
         """Whether the hits of a shard are scored."""
-        return self.holds(_shard_name("scores", stage, query_id, shard))
+        return self.holds(shard_name("scores", stage, slug(query_id), shard))
 
     def write_scores(
         self, stage: str, query_id: str, shard: tuple[int, int], scores: Scores
@@ -319,13 +318,13 @@ class RunStore:
         content = io.BytesIO()
         parquet.write_table(table, content, compression="zstd")
         with self._sentences():
-            self.files.create(_shard_name(kind, stage, query_id, shard), content.getvalue())
+            self.files.create(shard_name(kind, stage, slug(query_id), shard), content.getvalue())
 
     def _read_shard(
         self, kind: str, stage: str, query_id: str, shard: tuple[int, int],
         made: Callable[[pa.Table], Found],
     ) -> Found:  # fmt: skip
-        return self.read_table(_shard_name(kind, stage, query_id, shard), made)
+        return self.read_table(shard_name(kind, stage, slug(query_id), shard), made)
 
     def read_table(
         self, name: str, made: Callable[[pa.Table], Found], columns: list[str] | None = None
@@ -377,20 +376,6 @@ def existing_run(directory: str | Path) -> RunStore:
     if not there:
         raise StoreError(f"run directory {str(store.path)!r} does not exist: check the path.")
     return store
-
-
-def _shard_name(kind: str, stage: str, query_id: str, shard: tuple[int, int]) -> str:
-    return f"{kind}/{stage}/{slug(query_id)}/{shard[0]:08d}-{shard[1]:08d}.parquet"
-
-
-def slug(query_id: str) -> str:
-    """A file name for a query id: itself where it is plain, else cleaned with a digest."""
-    clean = re.sub(r"[^A-Za-z0-9_-]+", "_", query_id)[:48]
-    return (
-        clean
-        if clean == query_id
-        else f"{clean}.{sha256(query_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-    )
 
 
 def _versions() -> dict[str, str]:

@@ -20,7 +20,8 @@ from tailcast.analysis.planned import pilot_number, planned_draws
 from tailcast.analysis.tally import Counts, Shard, Tally, counts_of
 from tailcast.config import RunConfig
 from tailcast.errors import StoreError
-from tailcast.store import RunStore, slug
+from tailcast.names import slug
+from tailcast.store import RunStore
 
 __all__ = ["Progressed", "Status", "status_of"]
 

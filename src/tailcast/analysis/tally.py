@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from tailcast.names import shard_name
 from tailcast.store import RunStore
 
 __all__ = ["Counts", "Shard", "Tally", "counts_of"]
@@ -63,7 +64,7 @@ class Shard:
 
     def name(self, kind: str) -> str:
         """The file's name in the directory."""
-        return f"{kind}/{self.stage}/{self.folder}/{self.start:08d}-{self.end:08d}.parquet"
+        return shard_name(kind, self.stage, self.folder, (self.start, self.end))
 
 
 @dataclass
