@@ -99,7 +99,8 @@ class Proposal:
     @property
     def is_target(self) -> bool:
         """Whether every draw of this proposal is a draw of the target, with log w = 0."""
-        return self.stream == StreamKey(0.0) or self.switch == 0 or self.mix == 1.0
+        same = self.strength == 0.0 and self.heat == 1.0 and not self.kind
+        return same or self.switch == 0 or self.mix == 1.0
 
     @property
     def steered_tokens(self) -> int:

@@ -27,15 +27,13 @@ from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from tailcast.columns import padded, ragged, steered_lengths
+from tailcast.columns import batch_of, ragged, scores_of, steered_lengths, verdicts_of
 from tailcast.errors import StoreError
 from tailcast.files import Taken
 from tailcast.objects import files_at
-from tailcast.proposals import Proposal, StreamKey
 from tailcast.types import SampleBatch, Scores, Verdicts
 
 __all__ = ["RunStore", "existing_run"]
@@ -229,25 +227,7 @@ class RunStore:
 
     def read_batch(self, stage: str, query_id: str, shard: tuple[int, int]) -> SampleBatch:
         """Read the draws of a shard."""
-        table = self._read_table("samples", stage, query_id, shard)
-        width = int(table.schema.metadata[b"width"])
-        columns = table.to_pydict()
-        columns.setdefault("kind", [""] * len(table))  # not in runs made before there were kinds
-        names = ("strength", "switch", "mix", "heat", "kind")
-        proposals = zip(*(columns[name] for name in names), strict=True)
-        return SampleBatch(
-            query_id=query_id,
-            draws=np.array(columns["draw"], dtype=np.int64),
-            proposals=tuple(Proposal(*one) for one in proposals),
-            tokens=padded(columns["tokens"], width, -1, np.int32),
-            lengths=np.array([len(row) for row in columns["tokens"]], dtype=np.int64),
-            token_logp=padded(columns["token_logp"], width, 0, np.float32),
-            token_logs=padded(columns["token_logs"], width, 0, np.float32),
-            texts=tuple(columns["text"]),
-            finish=tuple(columns["finish"]),
-            token_forwards=int(table.schema.metadata[b"token_forwards"]),
-            log_roulette=np.array(columns["log_roulette"], dtype=np.float64),
-        )
+        return batch_of(query_id, self._read_table("samples", stage, query_id, shard))
 
     def write_swarms(
         self, stage: str, query_id: str, shard: tuple[int, int], record: dict[str, Any]
@@ -285,13 +265,7 @@ class RunStore:
 
     def read_verdicts(self, stage: str, query_id: str, shard: tuple[int, int]) -> Verdicts:
         """Read the verdicts of a shard."""
-        table = self._read_table("verdicts", stage, query_id, shard)
-        scores = [np.nan if score is None else score for score in table["score"].to_pylist()]
-        hits = np.array(table["hit"].to_pylist(), dtype=bool)
-        errors = tuple(table["error"].to_pylist())
-        known = "share" in table.column_names  # not in runs made before there were screens
-        shares = np.array(table["share"].to_pylist()) if known else np.ones(len(hits))
-        return Verdicts(np.array(scores, dtype=float), hits, errors, shares)
+        return verdicts_of(self._read_table("verdicts", stage, query_id, shard))
 
     def has_scores(self, stage: str, query_id: str, shard: tuple[int, int]) -> bool:
         """Whether the hits of a shard are scored."""
@@ -320,18 +294,7 @@ class RunStore:
 
     def read_scores(self, stage: str, query_id: str, shard: tuple[int, int]) -> Scores:
         """Read the scores of a shard's hits."""
-        table = self._read_table("scores", stage, query_id, shard)
-        facts = table.schema.metadata
-        streams = tuple(StreamKey(*one) for one in json.loads(facts[b"streams"]))
-        shape = (len(table), len(streams), int(facts[b"tokens"]))
-        return Scores(
-            draws=np.array(table["draw"].to_pylist(), dtype=np.int64),
-            token_logp=np.array(table["logp"].to_pylist()).reshape(shape[0], shape[2]),
-            token_logs=np.array(table["logs"].to_pylist()).reshape(shape),
-            lengths=np.array(table["length"].to_pylist(), dtype=np.int64),
-            streams=streams,
-            token_forwards=int(facts[b"token_forwards"]),
-        )
+        return scores_of(self._read_table("scores", stage, query_id, shard))
 
     def _write_table(
         self, kind: str, stage: str, query_id: str, shard: tuple[int, int], table: pa.Table
@@ -344,7 +307,8 @@ class RunStore:
     def _read_table(self, kind: str, stage: str, query_id: str, shard: tuple[int, int]) -> pa.Table:
         name = _shard_name(kind, stage, query_id, shard)
         try:
-            return parquet.read_table(pa.BufferReader(self.files.read(name)))
+            file = parquet.ParquetFile(pa.BufferReader(self.files.read(name)))
+            return file.read(use_threads=False)  # a shard is small: threads cost more than they do
         except (OSError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
             raise StoreError(
