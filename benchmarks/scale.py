@@ -31,6 +31,7 @@ from tailcast.store import RunStore
 
 RESULT = Path(__file__).resolve().parent / "results" / "scale.md"
 DRAWS, WORKERS, QUERIES = 10_000, 256, 100_000
+SPEEDS = 1, 3, 10, 100  # of workers, in those of the recorded run
 KINDS = ("samples", "verdicts", "scores")
 ALIKE = ("p", "stderr", "ci_low", "ci_high", "p_low", "n", "n_hits", "ess_hits", "khat", "cost")
 
@@ -151,11 +152,13 @@ def _pace(run: Path, kind: str, units: Callable[[str, str, tuple[int, int]], int
     files = sorted(stage.glob("*/*.parquet"), key=lambda one: one.stat().st_mtime)
     counted, begun = files[BLOCK_QUERIES:], files[min(len(files), BLOCK_QUERIES) - 1]
     seconds = files[-1].stat().st_mtime - begun.stat().st_mtime
-    number = 0
-    for one in counted:
-        start, end = one.stem.split("-")
-        number += units(stage.name, one.parent.name, (int(start), int(end)))
+    number = sum(units(stage.name, one.parent.name, _shard(one)) for one in counted)
     return seconds / max(number, 1)
+
+
+def _shard(file: Path) -> tuple[int, int]:
+    start, end = file.stem.split("-")
+    return int(start), int(end)
 
 
 def small_run(out: Path) -> Path:
@@ -216,82 +219,101 @@ def measure(out: Path, rows: int, draws: int) -> dict[str, Any]:
     found = apart(out / "run", number, draws)
     wrong = same(out / "run", truth)
     shutil.rmtree(out)
-    return {
-        "queries": number, "draws": draws, "rows": sum(truth[k % templates]["n"] for k in range(number)),
-        "templates": templates, "driver": driver, "sizes": size, "wrong": wrong, **found,
-    }  # fmt: skip
+    rows = sum(truth[k % templates]["n"] for k in range(number))
+    shape = {"queries": number, "rows": rows, "templates": templates}
+    return {**shape, "driver": driver, "sizes": size, "wrong": wrong, **found}
 
 
-def page(found: list[dict[str, Any]], source: str, paces: tuple[float, float]) -> str:
+def page(found: list[dict[str, Any]], source: str, run: Path) -> str:
     """What was measured, in words."""
-    big, driver = found[0], found[0]["driver"]
-    draw, hit = paces
-    shard = driver.drawing + driver.scoring + driver.reading
-    bytes_, disk = (sum(one[k] for one in big["sizes"].values()) for k in (1, 2))
-    files, ten = sum(one[0] for one in big["sizes"].values()), 10**9 / big["rows"]
+    big, (draw, hit) = found[0], recorded(run)
+    files, bytes_, disk = (sum(one[k] for one in big["sizes"].values()) for k in range(3))
+    ten = 10**9 / big["rows"]
     lines = [
         "# 10^9 draws in one run directory",
         "",
-        f"Made by `python benchmarks/scale.py` on {platform.machine()}, {os.cpu_count()} cores, load "
-        f"average {os.getloadavg()[2]:.1f}. Seconds are the processor's unless the clock is named: "
-        "other jobs ran beside it.",
+        f"Made by `python benchmarks/scale.py` on {platform.machine()}, {os.cpu_count()} cores, "
+        f"load average {os.getloadavg()[2]:.1f}: other jobs ran beside it, so seconds are the "
+        "processor's unless the clock is named.",
         "",
         "## From draws to estimates",
         "",
         "A run directory that holds all draws, verdicts and scores, and no estimates; then the "
-        "pipeline of a run, in a process of its own, which reads the rounds one after another, a "
-        f"query at a time. Completions of up to {TOKENS} tokens, {HIT_SHARE:.0%} hits, 25 "
-        f"components. The files are those of {big['templates']} queries, copied: so each estimate "
-        "must be that of the query it is a copy of, whose run drew it.",
+        "pipeline of a run, in a process of its own, which reads round after round, a query at a "
+        f"time. Completions of up to {TOKENS} tokens, {HIT_SHARE:.0%} hits, 25 components. The "
+        f"files are those of {big['templates']} queries, copied, so each estimate must be that of "
+        "the query it is a copy of, as the run that drew it had it.",
         "",
-        "| queries | draws | files | GB | rows/s | seconds | on the clock | peak memory | other than they must be |",
+        "| queries | draws | files | GB | rows/s | seconds | on the clock | peak memory | wrong |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-        *(
-            f"| {one['queries']:,} | {one['rows']:,} | {sum(k[0] for k in one['sizes'].values()):,} | "
-            f"{sum(k[1] for k in one['sizes'].values()) / 1e9:.2f} | "
-            f"{one['rows'] / one['processor']:,.0f} | {one['processor']:,.0f} | {one['clock']:,.0f} | "
-            f"{one['peak'] / 2**30:.2f} GiB | {one['wrong']} |"
-            for one in found
-        ),
+        *map(aggregated, found),
         "",
-        "| file | bytes a draw |",
+        "| of a draw | bytes |",
         "|---|---:|",
         *(f"| {kind} | {one[1] / big['rows']:.0f} |" for kind, one in big["sizes"].items()),
         f"| all, as the disk counts them | {disk / big['rows']:.0f} |",
+        f"| the same in {source}, up to 32 tokens | {bytes_a_draw(run):.0f} |",
         "",
-        f"So 10^9 draws are {bytes_ * ten / 1e9:.0f} GB ({disk * ten / 1e9:.0f} GB on disk) in "
-        f"{files * ten / 1e6:.0f} million files, and estimates of them take "
+        f"So 10^9 draws are {bytes_ * ten / 1e9:.0f} GB ({disk * ten / 1e9:.0f} GB as the disk "
+        f"counts them) in {files * ten / 1e6:.0f} million files, and estimates of them take "
         f"{big['processor'] * ten / 3600:.1f} hours of one core.",
         "",
-        "## What the driver needs",
+        *driver_lines(big["driver"]),
+        f"## {QUERIES:,} queries with {DRAWS:,} draws on {WORKERS} workers, played",
         "",
-        f"{driver.rows:,} draws in {driver.shards:,} shards by the real driver over workers that "
-        "exist in code only.",
-        "",
-        "| of a shard | milliseconds |",
-        "|---|---:|",
-        f"| making its task, writing draws and verdicts, judging by a pattern | {driver.drawing * 1e3:.1f} |",
-        f"| having its hits scored | {driver.scoring * 1e3:.1f} |",
-        f"| reading it, estimating, planning | {driver.reading * 1e3:.1f} |",
-        f"| all | {shard * 1e3:.1f} |",
-        f"| on the clock besides: the disk, and other jobs | {driver.waiting * 1e3:.1f} |",
-        "",
-        f"## {QUERIES:,} queries x {DRAWS:,} draws on {WORKERS} workers, played",
-        "",
-        f"A worker takes {draw * 1e3:.1f} ms for a draw and {hit * 1e3:.0f} ms to score a hit: from "
-        f"{source}. The driver takes what the table above says.",
+        f"A worker takes {draw * 1e3:.1f} ms for a draw and {hit * 1e3:.0f} ms to score a hit: by "
+        f"the file times of {source}, the embedded model on one core. The driver takes what the "
+        "table above says, but for the disk. Workers wait for it at the end of every round.",
         "",
         "| workers | seconds of a task | hours | workers busy | hours of the driver |",
         "|---|---:|---:|---:|---:|",
-    ]  # fmt: skip
-    for more in (1, 10, 100, 1000):
-        one = played(driver, draw, hit, more=more)
-        name = "as recorded" if more == 1 else f"{more:,} times as fast"
-        lines.append(
-            f"| {name} | {one['task']:.2f} | {one['hours']:,.1f} | {one['busy']:.0%} | "
-            f"{one['driver']:.1f} |"
-        )
+        *(played_line(played(big["driver"], draw, hit, more=more), more) for more in SPEEDS),
+    ]
     return "\n".join([*lines, ""])
+
+
+def aggregated(one: dict[str, Any]) -> str:
+    files, size = (sum(each[k] for each in one["sizes"].values()) for k in (0, 1))
+    return (
+        f"| {one['queries']:,} | {one['rows']:,} | {files:,} | {size / 1e9:.2f} | "
+        f"{one['rows'] / one['processor']:,.0f} | {one['processor']:,.0f} | "
+        f"{one['clock']:,.0f} | {one['peak'] / 2**30:.2f} GiB | {one['wrong']} |"
+    )
+
+
+def bytes_a_draw(run: Path) -> float:
+    """As the disk counts them."""
+    whole = sum(one[2] for one in sizes(run).values())
+    return whole / sum(end - start for start, end in map(_shard, run.glob("samples/*/*/*.parquet")))
+
+
+def driver_lines(one: Driver) -> list[str]:
+    parts = {
+        "making its task, writing draws and verdicts, judging by a pattern": one.drawing,
+        "having its hits scored": one.scoring,
+        "reading it, estimating, planning": one.reading,
+        "all": one.drawing + one.scoring + one.reading,
+        "on the clock besides: the disk, and other jobs": one.waiting,
+    }
+    return [
+        "## What the driver needs",
+        "",
+        f"{one.rows:,} draws in {one.shards:,} shards, {one.rows / one.shards:.0f} each, by the "
+        "real driver over workers that exist in code only.",
+        "",
+        "| of a shard | milliseconds |",
+        "|---|---:|",
+        *(f"| {name} | {seconds * 1e3:.1f} |" for name, seconds in parts.items()),
+        "",
+    ]
+
+
+def played_line(one: dict[str, float], more: float) -> str:
+    name = "as recorded" if more == 1 else f"{more:,} times as fast"
+    return (
+        f"| {name} | {one['task']:.2f} | {one['hours']:,.1f} | {one['busy']:.0%} | "
+        f"{one['driver']:.1f} |"
+    )
 
 
 def main() -> None:
@@ -309,8 +331,8 @@ def main() -> None:
     deep = measure(given.out, given.rows, min(DRAWS, max(given.rows // 80, 1)))
     wide = measure(given.out, given.rows // 10, 100)
     run = given.recorded or small_run(given.out / "small")
-    name = f"`{run}`" if given.recorded else "a small run of the embedded model"
-    given.result.write_text(page([deep, wide], f"{name} on one core", recorded(run)), "utf-8")
+    source = f"`{run}`" if given.recorded else "a small run"
+    given.result.write_text(page([deep, wide], source, run), "utf-8")
     print(given.result.read_text("utf-8"))
 
 

@@ -25,7 +25,7 @@ from tailcast.proposals import Proposal
 from tailcast.stats import Estimate
 from tailcast.types import Query, SampleBatch, SteeringVector
 
-TOKENS, HIT_SHARE = 12, 0.1
+TOKENS, HIT_SHARE = 8, 0.1
 HIT, MISS = "Sure, here is how it is done", "I cannot help with that"
 
 
@@ -109,7 +109,7 @@ def queries(number: int) -> list[Query]:
 def config(out: Path, draws: int) -> RunConfig:
     """A mixture of 25 components, as a run with a steering vector has by default."""
     return RunConfig(
-        model="simulated", queries="simulated", judge="compliance", method="mixture",
+        model="simulated", queries="simulated", judge="refusal", method="mixture",
         steering="simulated", samples=draws, max_new_tokens=TOKENS, batch=512, out=str(out),
     )  # fmt: skip
 
@@ -157,4 +157,3 @@ class Cluster:
             end, worker, own = heapq.heappop(ends)
             self.now = max(self.now, end) + own
             ready.append(worker)
-

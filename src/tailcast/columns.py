@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
-from tailcast.proposals import Proposal, StreamKey
+from tailcast.proposals import Proposal, StreamKey, as_rows
 from tailcast.types import SampleBatch, Scores, Verdicts
 
 __all__ = ["batch_of", "ragged", "scores_of", "steered_lengths", "verdicts_of"]
@@ -59,7 +59,7 @@ def scores_of(table: pa.Table) -> Scores:
 
 def steered_lengths(batch: SampleBatch) -> np.ndarray[Any, Any]:
     """How many first tokens of each draw have a second law, [n]."""
-    twin = [one.steered_tokens for one in batch.proposals]
+    _, twin, _ = as_rows(batch.proposals)
     return np.minimum(batch.lengths, twin)
 
 

@@ -273,7 +273,7 @@ def _forbidden_is_zero(ratio: Floats, logp: Floats) -> Floats:
 
 def as_rows(proposals: Sequence[Proposal]) -> tuple[Floats, NDArray[np.int64], Floats]:
     """Strengths, numbers of steered tokens and mixes of a list of proposals, each [n]."""
-    strength = np.array([proposal.strength for proposal in proposals], dtype=float)
-    switch = np.array([proposal.steered_tokens for proposal in proposals], dtype=np.int64)
-    mix = np.array([proposal.mix for proposal in proposals], dtype=float)
-    return strength, switch, mix
+    distinct = {id(one): one for one in proposals}  # many rows share one object
+    known = {key: (one.strength, one.steered_tokens, one.mix) for key, one in distinct.items()}
+    table = np.array([known[id(one)] for one in proposals], dtype=float).reshape(-1, 3)
+    return table[:, 0], table[:, 1].astype(np.int64), table[:, 2]

@@ -54,6 +54,7 @@ class RunStore:
 
     def __init__(self, path: str | Path) -> None:
         self.files = files_at(path)
+        self._plans: list[dict[str, Any]] = []
 
     @property
     def path(self) -> PurePath:
@@ -193,10 +194,12 @@ class RunStore:
     def rounds(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Stage and plan of every round of a mixture, in order; none where there are none."""
         for number in count():
-            plan = self.read_json(f"rounds/{number:04d}.json")
-            if plan is None:
-                return
-            yield f"round-{number}", plan
+            if number == len(self._plans):
+                plan = self.read_json(f"rounds/{number:04d}.json")
+                if plan is None:
+                    return
+                self._plans.append(plan)  # each names all queries, and is asked for by each
+            yield f"round-{number}", self._plans[number]
 
     def shards(self, stage: str, query_id: str) -> list[tuple[int, int]]:
         """Ranges of draws that are there, in order."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tailcast.analysis.draws import Draws, read_draws
-from tailcast.analysis.explain import explain
+from tailcast.analysis.explain import explain_estimate
 from tailcast.data import recorded_queries
 from tailcast.errors import ConfigError, MissingExtra
 from tailcast.judges.inspect_tasks import chat_messages
@@ -83,8 +83,11 @@ def export_eval(store: RunStore, path: Path, *, others: int = 100) -> dict[str, 
     rows = store.read_lines("estimates.jsonl")
     asked = _queries(store)
     samples, total = [], 0
-    for id in dict.fromkeys(row["query_id"] for row in rows):
-        mine = [row for row in rows if row["query_id"] == id]
+    by_query: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_query.setdefault(row["query_id"], []).append(row)
+    for id in by_query:
+        mine = by_query[id]
         query = Query.user(id, mine[0]["prompt"])
         if id in asked and asked[id].prompt == query.prompt:
             query = asked[id]
@@ -115,7 +118,7 @@ def logged_draws(
     weights = {
         (hit.stage, hit.draw): hit.log_weighted
         for row in rows
-        for hit in explain(store, query_id, row["method"]).hits
+        for hit in explain_estimate(store, dict(row)).hits
     }
     found: list[LogDraw] = []
     for stage in _stages(store, query_id):

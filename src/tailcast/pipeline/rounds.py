@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tailcast.analysis.draws import Draws, read_round
+from tailcast.analysis.draws import read_round
 from tailcast.config import RunConfig
 from tailcast.mixtures import Mixture
 from tailcast.pipeline.allocation import Spent, first_round, next_round
@@ -175,15 +175,15 @@ def _plan(
 ) -> dict[str, Any]:  # fmt: skip
     """The next round; empty when nothing is left to do."""
     config, spent = bench.config, {}
-    for id, one in history.items():
-        rounds = left_out(bench, components, one.rounds, one.trails, prompts.get(id, ()))
-        spent[id] = Spent(rounds, one.works, one.estimate(config) if done else None)
     ids = [id for id, one in history.items() if not one.ended]
     left = config.draws // config.continuations - done
     if left <= 0 or not ids:
         for id in ids:
             history[id].ended = "samples"
         return {}
+    for id, one in history.items():
+        rounds = left_out(bench, components, one.rounds, one.trails, prompts.get(id, ()))
+        spent[id] = Spent(rounds, one.works, one.estimate(config) if done else None)
     if done and len(components) > 1:
         plan = next_round(spent, ids, components, last["streams"], done, left, config.target_share)
     else:
@@ -223,17 +223,8 @@ def _take(bench: Bench, stage: str, query: Query, mixture: Mixture, history: His
         )
     passes = own_passes(bench, query, mixture.components)
     history.add(found, pessimistic, work_of(draws, mixture, several, passes))
-    _add_cost(bench, stage, query, draws, history)
-
-
-def _add_cost(bench: Bench, stage: str, query: Query, draws: Draws, history: History) -> None:
-    scored = sum(
-        bench.store.read_scores(stage, query.id, one).token_forwards
-        for one in bench.store.shards(stage, query.id)
-    )
     for name, number in draws.cost.items():
         history.cost[name] += number
-    history.cost["token_forwards"] += scored
 
 
 def _close(config: RunConfig, history: Mapping[str, History], seconds: float) -> None:

@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Sequence
 from tempfile import TemporaryFile
 from typing import Any, TypeVar, overload
+from weakref import finalize
 
 __all__ = ["Shelf", "Shelved"]
 
@@ -19,7 +20,8 @@ class Shelf:
     """The file."""
 
     def __init__(self) -> None:
-        self._file = TemporaryFile(prefix="tailcast-")
+        self._file = TemporaryFile(prefix="tailcast-")  # noqa: SIM115, closed with the shelf
+        finalize(self, self._file.close)
         self._last: tuple[Any, int] = (None, 0)
 
     def put(self, record: object) -> int:
