@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import compute
 
-from tailcast.proposals import Proposal, StreamKey
+from tailcast.proposals import Proposal, StreamKey, as_rows
 from tailcast.types import SampleBatch, Scores, Verdicts
 
 __all__ = [
@@ -66,24 +67,21 @@ def batch_of(query_id: str, table: pa.Table) -> SampleBatch:
     width = int(table.schema.metadata[b"width"])
     if width * len(table) > _MOST_CELLS:
         raise ValueError(f"{len(table)} draws of {width} tokens are more than a run writes")
-    columns = table.to_pydict()
-    columns.setdefault("kind", [""] * len(table))  # not in runs made before there were kinds
-    if any(len(a) != len(b) for a, b in zip(columns["tokens"], columns["token_logp"], strict=True)):
+    lengths = _lengths(table["tokens"])
+    if (lengths != _lengths(table["token_logp"])).any():
         raise ValueError("a draw has tokens without log-probabilities")
-    names = ("strength", "switch", "mix", "heat", "kind")
-    proposals = zip(*(columns[name] for name in names), strict=True)
     return SampleBatch(
         query_id=query_id,
-        draws=np.array(columns["draw"], dtype=np.int64),
-        proposals=tuple(Proposal(*one) for one in proposals),
-        tokens=_padded(columns["tokens"], width, -1, np.int32),
-        lengths=np.array([len(row) for row in columns["tokens"]], dtype=np.int64),
-        token_logp=_padded(columns["token_logp"], width, 0, np.float32),
-        token_logs=_padded(columns["token_logs"], width, 0, np.float32),
-        texts=tuple(columns["text"]),
-        finish=tuple(columns["finish"]),
+        draws=_numbers(table["draw"], np.int64),
+        proposals=_proposals(table),
+        tokens=_padded(table["tokens"], width, -1, np.int32),
+        lengths=lengths,
+        token_logp=_padded(table["token_logp"], width, 0, np.float32),
+        token_logs=_padded(table["token_logs"], width, 0, np.float32),
+        texts=tuple(table["text"].to_pylist()),
+        finish=tuple(table["finish"].to_pylist()),
         token_forwards=int(table.schema.metadata[b"token_forwards"]),
-        log_roulette=np.array(columns["log_roulette"], dtype=np.float64),
+        log_roulette=_numbers(table["log_roulette"], np.float64),
     )
 
 
@@ -97,14 +95,16 @@ def table_of_verdicts(verdicts: Verdicts) -> pa.Table:
 def verdicts_of(table: pa.Table) -> Verdicts:
     """The verdicts of a table."""
     _check(table, _VERDICTS, missing=("score",))
-    scores = [np.nan if score is None else score for score in table["score"].to_pylist()]
-    hits = np.array(table["hit"].to_pylist(), dtype=bool)
-    errors = tuple(table["error"].to_pylist())
     known = "share" in table.column_names  # not in runs made before there were screens
-    shares = np.array(table["share"].to_pylist(), float) if known else np.ones(len(hits))
+    shares = _numbers(table["share"], np.float64) if known else np.ones(len(table))
     if not ((shares >= 0) & (shares <= 1)).all():
         raise ValueError("a share lies outside [0, 1]")
-    return Verdicts(np.array(scores, dtype=float), hits, errors, shares)
+    return Verdicts(
+        scores=_numbers(table["score"], np.float64),
+        hits=_numbers(table["hit"], np.bool_),
+        errors=tuple(table["error"].to_pylist()),
+        shares=shares,
+    )
 
 
 def table_of_scores(scores: Scores) -> pa.Table:
@@ -132,10 +132,10 @@ def scores_of(table: pa.Table) -> Scores:
     streams = tuple(StreamKey(*one) for one in json.loads(facts[b"streams"]))
     shape = (len(table), len(streams), int(facts[b"tokens"]))
     return Scores(
-        draws=np.array(table["draw"].to_pylist(), dtype=np.int64),
-        token_logp=np.array(table["logp"].to_pylist()).reshape(shape[0], shape[2]),
-        token_logs=np.array(table["logs"].to_pylist()).reshape(shape),
-        lengths=np.array(table["length"].to_pylist(), dtype=np.int64),
+        draws=_numbers(table["draw"], np.int64),
+        token_logp=_values(table["logp"]).reshape(shape[0], shape[2]),
+        token_logs=_values(table["logs"]).reshape(shape),
+        lengths=_numbers(table["length"], np.int64),
         streams=streams,
         token_forwards=int(facts[b"token_forwards"]),
     )
@@ -169,7 +169,7 @@ def _is(kind: str, found: Any) -> bool:
 
 def _steered_lengths(batch: SampleBatch) -> np.ndarray[Any, Any]:
     """How many first tokens of each draw have a second law, [n]."""
-    twin = [one.steered_tokens for one in batch.proposals]
+    _, twin, _ = as_rows(batch.proposals)
     return np.minimum(batch.lengths, twin)
 
 
@@ -180,9 +180,38 @@ def _ragged(values: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> pa.A
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[inside]))
 
 
-def _padded(rows: list[list[float]], width: int, fill: int, dtype: Any) -> np.ndarray[Any, Any]:
-    """Rows as a table as wide as ``width``, filled up."""
-    table = np.full((len(rows), width), fill, dtype=dtype)
-    for line, row in zip(table, rows, strict=True):
-        line[: len(row)] = row
+def _proposals(table: pa.Table) -> tuple[Proposal, ...]:
+    """The proposal of each row; equal ones are one object."""
+    columns = [table[name].to_pylist() for name in ("strength", "switch", "mix", "heat")]
+    known = "kind" in table.column_names  # not in runs made before there were kinds
+    columns.append(table["kind"].to_pylist() if known else [""] * len(table))
+    rows = list(zip(*columns, strict=True))
+    made = {row: Proposal(*row) for row in dict.fromkeys(rows)}
+    return tuple(made[row] for row in rows)
+
+
+def _numbers(column: pa.ChunkedArray, dtype: Any) -> np.ndarray[Any, Any]:
+    """A column as an array; gaps are NaN."""
+    return np.asarray(column.to_numpy()).astype(dtype)
+
+
+def _values(lists: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    """All values of a list column, row after row."""
+    values: np.ndarray[Any, Any] = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return values
+
+
+def _lengths(lists: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    """How many values each row of a list column has, [n]."""
+    lengths: np.ndarray[Any, Any] = compute.list_value_length(lists).to_numpy().astype(np.int64)
+    return lengths
+
+
+def _padded(lists: pa.ChunkedArray, width: int, fill: int, dtype: Any) -> np.ndarray[Any, Any]:
+    """A list column as a table as wide as ``width``, filled up."""
+    table = np.full((len(lists), width), fill, dtype=dtype)
+    lengths = _lengths(lists)
+    if (lengths > width).any():
+        raise ValueError(f"a row has more than {width} values")
+    table[np.arange(width) < lengths[:, None]] = _values(lists)
     return table

@@ -11,6 +11,7 @@ weight exceeds n over the number of its draws, however wrong the others are.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,8 +87,13 @@ class Mixture:
 
     def index(self, numbers: NDArray[np.int64] | int) -> NDArray[np.int64]:
         """Which component draws are from, by their numbers: those of the first come first, [n]."""
-        found: NDArray[np.int64] = np.searchsorted(np.cumsum(self.counts), numbers, side="right")
+        found: NDArray[np.int64] = self._ends.searchsorted(numbers, side="right")
         return found
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """One past the number of each component's last draw, [J]."""
+        return np.cumsum(self.counts)
 
 
 def streams_of(components: Iterable[Proposal]) -> tuple[StreamKey, ...]:

@@ -99,7 +99,8 @@ class Proposal:
     @property
     def is_target(self) -> bool:
         """Whether every draw of this proposal is a draw of the target, with log w = 0."""
-        return self.stream == StreamKey(0.0) or self.switch == 0 or self.mix == 1.0
+        same = self.strength == 0.0 and self.heat == 1.0 and not self.kind
+        return same or self.switch == 0 or self.mix == 1.0
 
     @property
     def steered_tokens(self) -> int:
@@ -272,7 +273,7 @@ def _forbidden_is_zero(ratio: Floats, logp: Floats) -> Floats:
 
 def as_rows(proposals: Sequence[Proposal]) -> tuple[Floats, NDArray[np.int64], Floats]:
     """Strengths, numbers of steered tokens and mixes of a list of proposals, each [n]."""
-    strength = np.array([proposal.strength for proposal in proposals], dtype=float)
-    switch = np.array([proposal.steered_tokens for proposal in proposals], dtype=np.int64)
-    mix = np.array([proposal.mix for proposal in proposals], dtype=float)
-    return strength, switch, mix
+    distinct = {id(one): one for one in proposals}  # many rows share one object
+    known = {key: (one.strength, one.steered_tokens, one.mix) for key, one in distinct.items()}
+    table = np.array([known[id(one)] for one in proposals], dtype=float).reshape(-1, 3)
+    return table[:, 0], table[:, 1].astype(np.int64), table[:, 2]

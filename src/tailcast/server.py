@@ -40,7 +40,7 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 def refused(config: Any) -> str:
-    """What a run (its config) asks of a target at a server that is not to be had there; empty if nothing."""
+    """What a run's config asks of a target at a server and cannot get there; empty if nothing."""
     if config.target_server is None:
         alone = config.target_model or config.target_api == "chat"
         return "target_model and target_api are of a server: give target_server too" * bool(alone)

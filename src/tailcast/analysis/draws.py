@@ -5,6 +5,7 @@ Read from a run directory alone: no model is loaded, nothing is drawn.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,18 @@ class Draws:
 
     Attributes:
         batches: The shards' samples, in order.
-        log_weights: log p - log q of each draw, [n].
         verdicts: The shards' verdicts, in order.
+        scoring: Token forwards that the scoring of the hits took; 0 where none was.
     """
 
     batches: tuple[SampleBatch, ...]
-    log_weights: NDArray[np.float64]
     verdicts: tuple[Verdicts, ...]
+    scoring: int = 0
+
+    @cached_property
+    def log_weights(self) -> NDArray[np.float64]:
+        """Log p - log q of each draw, [n]."""
+        return np.concatenate([batch.log_weights for batch in self.batches])
 
     @property
     def hits(self) -> NDArray[np.bool_]:
@@ -63,7 +69,7 @@ class Draws:
             for batch, one in zip(self.batches, self.verdicts, strict=True)
         ]
         return {
-            "token_forwards": sum(batch.token_forwards for batch in self.batches),
+            "token_forwards": self.scoring + sum(batch.token_forwards for batch in self.batches),
             "judge_calls": sum(map(len, scored)),
         }
 
@@ -82,7 +88,7 @@ def read_draws(store: RunStore, stage: str, query_id: str) -> Draws:
         _weighted(store.read_batch(stage, query_id, shard), one.shares)
         for shard, one in zip(shards, verdicts, strict=True)
     )
-    return Draws(batches, np.concatenate([batch.log_weights for batch in batches]), verdicts)
+    return Draws(batches, verdicts)
 
 
 def _weighted(batch: SampleBatch, shares: NDArray[np.float64]) -> SampleBatch:
@@ -140,7 +146,7 @@ def read_round(
         log_values=values - np.log(continuations),
         draws=numbers[first],
     )
-    return found, draws
+    return found, replace(draws, scoring=sum(one.token_forwards for one in scored))
 
 
 def first_tokens(
@@ -170,8 +176,12 @@ def first_tokens(
 
 def _ratios(components: Sequence[Proposal], scores: Scores) -> NDArray[np.float64]:
     """Log q_j - log p of scored hits; NaN for components of streams that were not scored."""
-    known = [one for one in components if one.is_target or one.stream in scores.streams]
-    found = log_ratios(known, scores.token_logp, scores.token_logs, scores.streams, scores.lengths)
-    table = np.full((len(found), len(components)), np.nan)
-    table[:, [components.index(one) for one in known]] = found
+    known = [
+        at for at, one in enumerate(components) if one.is_target or one.stream in scores.streams
+    ]
+    table = np.full((len(scores.draws), len(components)), np.nan)
+    table[:, known] = log_ratios(
+        [components[at] for at in known],
+        scores.token_logp, scores.token_logs, scores.streams, scores.lengths,
+    )  # fmt: skip
     return table

@@ -4,7 +4,7 @@ Read from a run directory alone: no model is loaded, nothing is drawn.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,20 +48,19 @@ class WeightedHit:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All hits behind an estimate, the largest first, and the draws of every proposal."""
+    """What an estimate is made of.
+
+    Attributes:
+        estimate: The line of ``estimates.jsonl``.
+        hits: The hits behind it, the largest first.
+        draws: Draws of every proposal.
+        by_proposal: Proposal, draws, hits and share of the estimate, the largest share first.
+    """
 
     estimate: dict[str, Any]
     hits: tuple[WeightedHit, ...]
     draws: dict[str, int]
-
-    @property
-    def by_proposal(self) -> list[tuple[str, int, int, float]]:
-        """Proposal, draws, hits and share of the estimate, the largest share first."""
-        rows = []
-        for name, count in self.draws.items():
-            mine = [one for one in self.hits if one.proposal == name]
-            rows.append((name, count, len(mine), sum(one.share for one in mine)))
-        return sorted(rows, key=lambda row: -row[3])
+    by_proposal: tuple[tuple[str, int, int, float], ...]
 
 
 def explain(store: RunStore, query_id: str, method: str | None = None) -> Explanation:
@@ -112,7 +111,17 @@ def _explained(row: dict[str, Any], parts: "list[_Part]") -> Explanation:
             for number, name, value, text in zip(numbers, names, values, texts, strict=True)
         ]
     hits.sort(key=lambda one: -one.share)
-    return Explanation(row, tuple(hits), draws)
+    return Explanation(row, tuple(hits), draws, _by_proposal(hits, draws))
+
+
+def _by_proposal(
+    hits: Sequence[WeightedHit], draws: Mapping[str, int]
+) -> tuple[tuple[str, int, int, float], ...]:
+    rows = []
+    for name, count in draws.items():
+        mine = [one for one in hits if one.proposal == name]
+        rows.append((name, count, len(mine), sum(one.share for one in mine)))
+    return tuple(sorted(rows, key=lambda row: -row[3]))
 
 
 _Part = tuple[str, NDArray[Any], list[str], NDArray[np.float64], list[str], dict[str, int]]

@@ -83,9 +83,11 @@ def export_eval(store: RunStore, path: Path, *, others: int = 100) -> dict[str, 
     rows = store.read_lines("estimates.jsonl")
     asked = {one.id: one for one in read_queries(store)}
     samples, total = [], 0
+    by_query: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_query.setdefault(row["query_id"], []).append(row)
     with store.readable("files"):
-        for id in dict.fromkeys(row["query_id"] for row in rows):
-            mine = [row for row in rows if row["query_id"] == id]
+        for id, mine in by_query.items():
             query = Query.user(id, mine[0]["prompt"])
             if id in asked and asked[id].prompt == query.prompt:
                 query = asked[id]

@@ -29,8 +29,8 @@ _DROPPED = 0.02  # share of the budget below which a stream is no longer worth i
 class Spent:
     """What is known of a query: its rounds, what they cost, its estimate so far."""
 
-    rounds: tuple[Round, ...]
-    works: tuple[Work, ...]
+    rounds: Sequence[Round]
+    works: Sequence[Work]
     estimate: Estimate | None
 
 

@@ -85,7 +85,7 @@ def informed(
 def left_out(
     bench: Bench, components: Sequence[Proposal], rounds: Sequence[Round],
     trails: Sequence[Trail], prompt: tuple[int, ...],
-) -> tuple[Round, ...]:  # fmt: skip
+) -> Sequence[Round]:  # fmt: skip
     """Rounds of a query with log q - log p of the learning stream as it is now.
 
     Args:
@@ -98,7 +98,7 @@ def left_out(
     kind = bench.kinds.get(LEARNING)
     columns = [number for number, one in enumerate(components) if one.kind == LEARNING]
     if not isinstance(kind, Openings) or not columns:
-        return tuple(rounds)
+        return rounds
     weights = iter(_weights(rounds))
     changed = []
     for one, trail in zip(rounds, trails, strict=True):
@@ -107,7 +107,7 @@ def left_out(
             ratio = kind.ratio_without(Hit(prompt, tokens, next(weights)), logp)
             row[columns] = ratio
         changed.append(replace(one, log_ratios=ratios))
-    return tuple(changed)
+    return changed
 
 
 def _weights(rounds: Sequence[Round]) -> NDArray[np.float64]:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from tailcast.analysis.draws import Draws, read_round
+from tailcast.analysis.draws import read_round
 from tailcast.config import RunConfig
 from tailcast.mixtures import Mixture
 from tailcast.pipeline.allocation import Spent, first_round, next_round
 from tailcast.pipeline.learning import Trail, informed, left_out, read_trail
 from tailcast.pipeline.shards import Bench, draw_stage
+from tailcast.pipeline.shelf import Shelf, Shelved
 from tailcast.pipeline.stopping import reached, spent_budget
 from tailcast.pipeline.tasks import EncodeTask, encode_queries, outcome_of
 from tailcast.pipeline.weigh import Work, own_passes, score_hits, work_of
@@ -43,16 +44,31 @@ class History:
         failed: Completions that the judge failed on.
         plain: Hits and number of draws of the target made beside the rounds.
         ended: What ended its sampling; empty while it goes on.
+        hits: Hits of all rounds.
+        mass: Sum of w*h of all rounds.
+        n: Draws of all rounds.
     """
 
-    rounds: list[Round] = field(default_factory=list)
-    pessimistic: list[Round] = field(default_factory=list)
-    works: list[Work] = field(default_factory=list)
+    rounds: list[Round] | Shelved[Round] = field(default_factory=list)
+    pessimistic: list[Round] | Shelved[Round] = field(default_factory=list)
+    works: list[Work] | Shelved[Work] = field(default_factory=list)
     trails: list[Trail] = field(default_factory=list)
     cost: dict[str, int] = field(default_factory=lambda: {"token_forwards": 0, "judge_calls": 0})
     failed: int = 0
     plain: tuple[int, int] = (0, 0)
     ended: str = ""
+    hits: int = 0
+    mass: float = 0.0
+    n: int = 0
+
+    def add(self, found: Round, pessimistic: Round, work: Work) -> None:
+        """Take in a round."""
+        self.rounds.append(found)
+        self.pessimistic.append(pessimistic)
+        self.works.append(work)
+        self.hits += len(found.component)
+        self.mass += float(np.exp(found.log_weighted).sum())
+        self.n += found.n
 
     def estimate(self, config: RunConfig) -> Estimate:
         """The estimate from all rounds so far."""
@@ -66,8 +82,7 @@ class History:
     @property
     def risk_so_far(self) -> float:
         """The estimate of the rounds so far; 0 without a hit."""
-        total = sum(float(np.exp(one.log_weighted).sum()) for one in self.rounds)
-        return total / max(1, sum(one.n for one in self.rounds))
+        return self.mass / max(1, self.n)
 
     def target_draws(self, continuations: int = 1) -> tuple[int, int]:
         """Hits among draws of the target, and their number."""
@@ -121,7 +136,13 @@ def run_rounds(
         plain: Hits and number of the target's draws made before, by query.
     """
     config, store = bench.config, bench.store
-    history = {one.id: History(plain=plain.get(one.id, (0, 0))) for one in queries}
+    components, shelf = tuple(components), Shelf()
+    history = {
+        one.id: History(
+            Shelved(shelf), Shelved(shelf), Shelved(shelf), plain=plain.get(one.id, (0, 0))
+        )
+        for one in queries
+    }
     prompts = _prompts(bench, queries) if bench.kinds else {}
     plan: dict[str, Any] = {}
     done, number, seconds = 0, 0, 0.0
@@ -136,7 +157,7 @@ def run_rounds(
             return history
         if not kept:
             store.write_json(name, plan)
-        mixtures = {id: Mixture(tuple(components), tuple(n)) for id, n in plan["counts"].items()}
+        mixtures = {id: Mixture(components, tuple(n)) for id, n in plan["counts"].items()}
         mine = [query for query in queries if query.id in mixtures]
         _draw_round(bench, f"round-{number}", mine, mixtures, plan["streams"], progress)
         for query in mine:
@@ -160,15 +181,15 @@ def _plan(
 ) -> dict[str, Any]:  # fmt: skip
     """The next round; empty when nothing is left to do."""
     config, spent = bench.config, {}
-    for id, one in history.items():
-        rounds = left_out(bench, components, one.rounds, one.trails, prompts.get(id, ()))
-        spent[id] = Spent(rounds, tuple(one.works), one.estimate(config) if done else None)
     ids = [id for id, one in history.items() if not one.ended]
     left = config.draws // config.continuations - done
     if left <= 0 or not ids:
         for id in ids:
             history[id].ended = "samples"
         return {}
+    for id, one in history.items():
+        rounds = left_out(bench, components, one.rounds, one.trails, prompts.get(id, ()))
+        spent[id] = Spent(rounds, one.works, one.estimate(config) if done else None)
     if done and len(components) > 1:
         plan = next_round(spent, ids, components, last["streams"], done, left, config.target_share)
     else:
@@ -198,34 +219,24 @@ def _take(bench: Bench, stage: str, query: Query, mixture: Mixture, history: His
     """Read what a round brought to a query."""
     several = bench.config.continuations
     found, draws = read_round(bench.store, stage, query.id, mixture, continuations=several)
-    history.rounds.append(found)
     history.trails.append(read_trail(bench, stage, query, found))
     failed = int(draws.failed.sum())
     history.failed += failed
+    pessimistic = found
     if failed:
-        found, _ = read_round(
+        pessimistic, _ = read_round(
             bench.store, stage, query.id, mixture, continuations=several, failed_hit=True
         )
-    history.pessimistic.append(found)
     passes = own_passes(bench, query, mixture.components)
-    history.works.append(work_of(draws, mixture, several, passes))
-    _add_cost(bench, stage, query, draws, history)
-
-
-def _add_cost(bench: Bench, stage: str, query: Query, draws: Draws, history: History) -> None:
-    scored = sum(
-        bench.store.read_scores(stage, query.id, one).token_forwards
-        for one in bench.store.shards(stage, query.id)
-    )
+    history.add(found, pessimistic, work_of(draws, mixture, several, passes))
     for name, number in draws.cost.items():
         history.cost[name] += number
-    history.cost["token_forwards"] += scored
 
 
 def _close(config: RunConfig, history: Mapping[str, History], seconds: float) -> None:
     """End the queries whose rule is fulfilled, or all of them with the budget."""
     for one in history.values():
-        if not one.ended:
+        if config.until and not one.ended:
             one.ended = reached(config.until, one.estimate(config))
     over = spent_budget(config.budget, [one.cost for one in history.values()], seconds)
     for one in history.values():
@@ -233,8 +244,8 @@ def _close(config: RunConfig, history: Mapping[str, History], seconds: float) ->
 
 
 def _said(number: int, history: Mapping[str, History], config: RunConfig) -> str:
-    hits = sum(len(one.component) for each in history.values() for one in each.rounds)
-    silent = sum(not any(len(one.component) for one in each.rounds) for each in history.values())
+    hits = sum(one.hits for one in history.values())
+    silent = sum(not one.hits for one in history.values())
     ended = sum(bool(one.ended) for one in history.values())
     mean = float(np.mean([one.risk_so_far for one in history.values()]))
     text = f"Round {number}: {hits} hits so far, {silent} queries without any, mean risk {mean:.2g}"

@@ -16,7 +16,7 @@ from tailcast.progress import Progress
 from tailcast.proposals import Proposal
 from tailcast.sampling import StreamKind, Streams
 from tailcast.store import RunStore
-from tailcast.types import Judge, Query, SteeringVector
+from tailcast.types import Judge, Query, SampleBatch, SteeringVector
 from tailcast.workers import Kit, Workers
 
 __all__ = [
@@ -97,8 +97,8 @@ def draw_stage(
     tasks = (_task(bench, stage, todo, law) for todo in _todos(queries, shards, draws))
     for task, drawn in bench.workers.map(draw_ranges, tasks):
         _keep(bench, task, drawn)
-        for query, shard in task.todo:
-            judge_shard(bench, stage, query, shard, progress)
+        for batch, (query, shard) in zip(drawn.batches, task.todo, strict=True):
+            judge_shard(bench, stage, query, shard, progress, batch=batch)
 
 
 Shards = dict[str, list[tuple[int, int]]]
@@ -170,12 +170,13 @@ def _keep(bench: Bench, task: DrawTask, drawn: Drawn) -> None:
 
 
 def judge_shard(
-    bench: Bench, stage: str, query: Query, shard: tuple[int, int], progress: Progress
-) -> None:
-    """Judge a shard, unless that was done."""
+    bench: Bench, stage: str, query: Query, shard: tuple[int, int], progress: Progress,
+    *, batch: SampleBatch | None = None,
+) -> None:  # fmt: skip
+    """Judge a shard, unless that was done; it is read unless it is given."""
     if bench.store.has_verdicts(stage, query.id, shard):
         return
-    batch = bench.store.read_batch(stage, query.id, shard)
+    batch = batch or bench.store.read_batch(stage, query.id, shard)
     ended = [finish == "roulette" for finish in batch.finish]
     shares = None
     if bench.config.screen:

@@ -112,14 +112,17 @@ def work_of(draws: Draws, mixture: Mixture, continuations: int, passes: Sequence
     component = mixture.index(number)
     count = np.bincount(component, minlength=len(mixture.counts)).astype(float)
     cost = np.zeros(len(count))
+    tokens = np.concatenate([batch.tokens for batch in draws.batches])
+    lengths = np.concatenate([batch.lengths for batch in draws.batches])
     for j in map(int, np.flatnonzero(count)):
-        cost[j] = _cost(draws, component == j, mixture.components[j], passes[j])
+        mine = component == j
+        cost[j] = _cost(tokens[mine], lengths[mine], mixture.components[j], passes[j])
     return Work(count, cost)
 
 
-def _cost(draws: Draws, mine: NDArray[np.bool_], proposal: Proposal, passes: int) -> float:
-    tokens = np.concatenate([batch.tokens for batch in draws.batches])[mine]
-    lengths = np.concatenate([batch.lengths for batch in draws.batches])[mine]
+def _cost(
+    tokens: NDArray[np.int32], lengths: NDArray[np.int64], proposal: Proposal, passes: int
+) -> float:
     before = np.minimum(lengths, proposal.steered_tokens)
     own = passes * _distinct(tokens, before) if passes else 0
     return _distinct(tokens, lengths) + own + _HANDLING * float(lengths.sum())

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ __all__ = ["Run", "read_run"]
 
 _ESTIMATES = TypeAdapter(list[Estimate])
 _TEXTS = TypeAdapter(dict[str, str])
+_MOST_HITS = 20  # of a query that are held: a run may have many million
 _AUDITS = TypeAdapter(list[Audit])
 
 
@@ -141,7 +142,7 @@ class Run:
 
     @cached_property
     def explained(self) -> dict[str, Explanation]:
-        """What carries each main estimate; empty where the draws were not kept.
+        """What carries each main estimate, with its largest hits; empty where no draws were kept.
 
         Raises:
             StoreError: If a file of draws is damaged.
@@ -152,7 +153,8 @@ class Run:
 
     def _explain(self, one: Estimate) -> Explanation:
         with self.store.readable(f"the draws of {one.query_id!r}"):
-            return explain_estimate(self.store, vars(one))
+            found = explain_estimate(self.store, vars(one))
+        return replace(found, hits=found.hits[:_MOST_HITS])
 
 
 def read_run(directory: str | Path) -> Run:

@@ -23,22 +23,30 @@ _PRIOR_HITS = 10.0  # effective hits that the shares of all queries together are
 _EXPLORED = 0.1  # share of the budget that stays spread over all components
 _EXPLORED_BLIND = 0.5  # the same for a query that has no hit yet
 _DROPPED = 0.01  # smaller shares are not worth a component
+_POOLED = 1_000_000  # hits of all queries that the pooled shares are found from, about
 
 
 def pooled_shares(queries: Sequence[Sequence[Round]], costs: Floats) -> Floats:
     """Shares for all queries together, each query counting the same, [J]; equal without hits.
 
+    Of very many hits a part is taken of each query, so that memory does not grow with them.
+
     Args:
         queries: The rounds of each query.
         costs: Cost of a draw of each component, in any unit; inf for those out of use, [J].
     """
-    found = [_hits(rounds) for rounds in queries]
-    ratios = np.concatenate([one for one, _ in found] or [np.zeros((0, len(costs)))])
-    weights = np.concatenate([two for _, two in found] or [np.zeros(0)])
-    own = [effective_sample_size(np.log(two)) for _, two in found if len(two)]
+    ratios, weights, own = [np.zeros((0, len(costs)))], [np.zeros(0)], []
+    for rounds in queries:
+        own_ratios, own_weights = _hits(rounds)
+        if len(own_weights):
+            own.append(effective_sample_size(np.log(own_weights)))
+            own_ratios, own_weights = _fewer(own_ratios, own_weights, _POOLED // len(queries) + 1)
+            ratios.append(own_ratios)
+            weights.append(own_weights)
     usable = np.isfinite(costs)
     believed = _PRIOR_HITS * len(own) / max(sum(own), 1.0)
-    return _expectation_maximisation(ratios, weights, costs, believed * usable / usable.sum())
+    prior = believed * usable / usable.sum()
+    return _expectation_maximisation(np.concatenate(ratios), np.concatenate(weights), costs, prior)
 
 
 def query_shares(rounds: Sequence[Round], pooled: Floats, costs: Floats) -> Floats:
@@ -74,6 +82,15 @@ def _hits(rounds: Sequence[Round]) -> tuple[Floats, Floats]:
     if not kept.any():
         return ratios, np.zeros(0)
     return ratios, np.exp(log_weighted[kept] - np.logaddexp.reduce(log_weighted[kept]))
+
+
+def _fewer(ratios: Floats, weights: Floats, most: int) -> tuple[Floats, Floats]:
+    """The hits, or so many in proportion to their weights, evenly, and of equal weights."""
+    if len(weights) <= most:
+        return ratios, weights
+    evenly = (np.arange(most) + 0.5) / most
+    chosen = np.minimum(np.cumsum(weights).searchsorted(evenly), len(weights) - 1)
+    return ratios[chosen], np.full(most, 1 / most)
 
 
 def _expectation_maximisation(
