@@ -110,7 +110,7 @@ def config(out: Path, draws: int) -> RunConfig:
     """A mixture of 25 components, as a run with a steering vector has by default."""
     return RunConfig(
         model="simulated", queries="simulated", judge="refusal", method="mixture",
-        steering="simulated", samples=draws, max_new_tokens=TOKENS, batch=512, out=str(out),
+        steering="simulated", openings=False, samples=draws, max_new_tokens=TOKENS, batch=512, out=str(out),
     )  # fmt: skip
 
 

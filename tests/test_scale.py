@@ -81,14 +81,14 @@ FAKES = {
 }
 
 
-def slurm(folder: Path, nodes: int) -> tuple[int, str, str]:
+def slurm(folder: Path, nodes: int, patience: int = 40) -> tuple[int, str, str]:
     """The script with commands that only say how they were called."""
     for name, does in FAKES.items():
         (folder / name).write_text(f"#!/bin/bash\n{does}\n")
         (folder / name).chmod(0o755)
     env = os.environ | {
         "PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(folder / "log"), "NODES": str(nodes),
-        "SLURM_JOB_NODELIST": "one,two", "SLURM_CPUS_ON_NODE": "3", "RAY_PATIENCE": "1",
+        "SLURM_JOB_NODELIST": "one,two", "SLURM_CPUS_ON_NODE": "3", "RAY_PATIENCE": str(patience),
     }  # fmt: skip
     words = ["bash", CLUSTER / "slurm.sh", "run.toml", "--samples", "9"]
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
@@ -111,7 +111,7 @@ def test_the_slurm_script_starts_ray_on_every_node_and_the_run_on_it(tmp_path):
 
 
 def test_the_slurm_script_says_that_nodes_are_missing(tmp_path):
-    code, err, log = slurm(tmp_path, 1)
+    code, err, log = slurm(tmp_path, 1, patience=1)
     assert code == 1 and "only 1 of 2 nodes joined in 1 s" in err and "tailcast" not in log
 
 

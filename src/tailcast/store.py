@@ -341,6 +341,8 @@ class RunStore:
         """
         try:
             file = parquet.ParquetFile(pa.BufferReader(self.files.read(name)))
+            if missing := sorted(set(columns or ()) - set(file.schema_arrow.names)):
+                raise ValueError(f"it has no column {missing[0]}")
             # a shard is small: threads cost more than they do
             return made(file.read(columns=columns, use_threads=False))
         except (*DAMAGES, OSError, pa.ArrowException) as error:
