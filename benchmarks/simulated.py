@@ -61,6 +61,9 @@ class Simulated:
             yield task, pickle.loads(sent)
             self.spent[kind] += time.process_time() - made
 
+    def count(self, draws: int, hits: int) -> None:
+        """Nobody watches."""
+
     def _outcome(self, task: Any) -> Any:
         if isinstance(task, ReadTask):
             return ModelFacts("simulated", "", "", 512)
@@ -110,7 +113,8 @@ def config(out: Path, draws: int) -> RunConfig:
     """A mixture of 25 components, as a run with a steering vector has by default."""
     return RunConfig(
         model="simulated", queries="simulated", judge="refusal", method="mixture",
-        steering="simulated", openings=False, samples=draws, max_new_tokens=TOKENS, batch=512, out=str(out),
+        steering="simulated", openings=False, samples=draws, max_new_tokens=TOKENS, batch=512,
+        out=str(out),
     )  # fmt: skip
 
 
