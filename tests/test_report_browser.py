@@ -34,7 +34,7 @@ def run(tmp_path_factory, unit):
     tailcast.estimate(
         target(), [Query.user(*pair) for pair in zip(names, prompts, strict=True)], judge,
         steering=unit, out=out, samples=200, monte_carlo=100, max_new_tokens=3,
-        strengths=(1.0,), switches=(2,), heats=(1.5,),
+        strengths=(1.0,), switches=(2,), heats=(1.5,), openings=False,
     )  # fmt: skip
     return out
 

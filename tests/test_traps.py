@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tailcast.models import load_target
+from tailcast.models import HuggingFaceTarget, load_target
 from tailcast.proposals import Proposal, StreamKey
 from tailcast.sampling import DrawRequest, Streams, draw, score, target_law
 from tailcast.types import ModelSettings, Query, SamplingSettings, SteeringVector
@@ -35,6 +35,7 @@ def drawn(target, proposal, count=200, prompt="tell me"):
 def test_every_end_token_of_the_generation_config_ends_a_response(path):
     target = load_target(ModelSettings(model=str(path)))
     target.model.generation_config.eos_token_id = [0, 7]
+    target = HuggingFaceTarget(target.model, target.tokenizer)
     _, batch = drawn(target, STEERED)
     last = batch.tokens[np.arange(len(batch)), batch.lengths - 1]
     stopped = np.array(batch.finish) == "stop"

@@ -201,7 +201,9 @@ def explain(
     from tailcast.analysis.explain import as_json, explain
 
     found = explain(existing_run(directory), query, method)
-    if plot is not None:
+    if plot is not None and not found.hits:
+        print(f"{query} has no hit, so there are no weights to draw.", file=sys.stderr)
+    elif plot is not None:
         from tailcast.report.hit_weights import hit_weights_of
         from tailcast.report.render import save_plot
 

@@ -35,6 +35,7 @@ def hit_weights_of(found: Explanation, look: Look) -> Any:
     ]  # fmt: skip
     names = [*named, _REST] if any(row["by"] == _REST for row in rows) else named
     data = alt.Data(values=rows)
+    ranks = alt.Scale(type="log", nice=False, domain=[1, max(len(rows), 2)])
     size = {"width": look.width // 2, "height": 240}
     weights = (
         alt.Chart(data)
@@ -53,7 +54,7 @@ def hit_weights_of(found: Explanation, look: Look) -> Any:
         alt.Chart(data)
         .mark_line(interpolate="step-after", color=look.ink, strokeWidth=2, aria=False)
         .encode(
-            x=alt.X("rank:Q", scale=alt.Scale(type="log", nice=False), title="largest hits"),
+            x=alt.X("rank:Q", scale=ranks, title="largest hits"),
             y=alt.Y(
                 "share:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%"),
                 title="share of the estimate",
