@@ -148,7 +148,7 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if "verdicts" not in name])
 def test_these_verbs_read_a_file_and_no_others(capsys, copy, name):
     DAMAGES["rubbish"](copy / name)
     codes = opened(capsys, copy)
@@ -210,7 +210,7 @@ def test_any_value_in_any_place_is_taken_or_said(capsys, copy, name):
     """A few of all pairs of a place and a value, the same ones every time."""
     rng, whole = np.random.default_rng(1), read(copy / name)
     pairs = [(at, value) for at in places(whole) for value in VALUES]
-    for number in rng.choice(len(pairs), 24, replace=False):
+    for number in rng.choice(len(pairs), 16, replace=False):
         write(copy / name, changed(whole, *pairs[number]))
         opened(capsys, copy, [FILES[name][number % len(FILES[name])]])
 

@@ -8,11 +8,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from rich.console import Console
 from scipy.stats import binom
 
 import tailcast
 from tailcast.cli.labeller import label_in_terminal
+from tailcast.cli.screen import Screen
 from tailcast.errors import DataError, StoreError
 from tailcast.models import TabularTarget
 from tailcast.pipeline.calibrate import calibrate
@@ -371,7 +371,7 @@ def test_the_terminal_labeller_saves_each_key_goes_back_and_goes_on():
         {"id": f"x-{i}", "query_id": "q", "prompt": "say", "text": "[red]" + "long " * i * 400}
         for i in range(4)
     ]
-    labels, saved, screen = {}, [], Console(file=io.StringIO(), width=100)
+    labels, saved, screen = {}, [], Screen(file=io.StringIO(), width=100)
 
     def ask(keys):
         pressed = iter(keys)

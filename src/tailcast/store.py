@@ -90,6 +90,8 @@ class RunStore:
         """
         try:
             content = self.files.read(name)
+        except FileNotFoundError:
+            raise StoreError(f"{self.path / name} does not exist: make it first.") from None
         except OSError as error:
             raise StoreError(f"{self.path / name} cannot be read ({error}).") from None
         with TemporaryDirectory(prefix="tailcast-") as scratch:

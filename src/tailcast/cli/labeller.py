@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from rich.console import Console
-
+from tailcast.cli.screen import Screen
 from tailcast.visible import visible
 
 __all__ = ["label_in_terminal", "read_key"]
@@ -15,7 +14,7 @@ _LONGEST = 3_000  # characters that are shown unasked
 
 def label_in_terminal(
     rows: Sequence[Mapping[str, str]], labels: dict[str, str], *, question: str,
-    save: Callable[[dict[str, str]], None], key: Callable[[], str], screen: Console,
+    save: Callable[[dict[str, str]], None], key: Callable[[], str], screen: Screen,
 ) -> None:  # fmt: skip
     """Ask about every completion that has no label yet.
 
@@ -51,7 +50,7 @@ def _next_open(rows: Sequence[Mapping[str, str]], labels: Mapping[str, str], sta
     return next((i for i in places if rows[i]["id"] not in labels), len(rows))
 
 
-def _show(row: Mapping[str, str], state: str, whole: bool, screen: Console) -> None:
+def _show(row: Mapping[str, str], state: str, whole: bool, screen: Screen) -> None:
     text = visible(row["text"]) or "(empty)"
     shown = text if whole else text[:_LONGEST]
     screen.rule(f"{row['id']}   {state}", style="dim")
