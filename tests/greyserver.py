@@ -158,6 +158,11 @@ class Handler(BaseHTTPRequestHandler):
             for number in range(start, len(prompt)):
                 laws.append(float(law_after(read[: number + at])[prompt[number]]))
             choice["logprobs"] = {"token_logprobs": [*laws, -0.1]}
+        if "stops" in quirks:
+            choice["finish_reason"] = "abort"
+        if "short" in quirks:
+            choice |= {"finish_reason": "length", "token_ids": [5]}
+            tokens = [5]
         if "no ids" in quirks:
             del choice["token_ids"], choice["prompt_token_ids"]
         usage = {"completion_tokens": len(tokens), "prompt_tokens": len(prompt)}

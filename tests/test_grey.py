@@ -227,6 +227,8 @@ def test_a_server_that_stays_away_costs_no_draw(capsys, tmp_path, flags, server,
         ("others", "it truncates prompts, or turns token ids into other tokens"),
         ("template", "reads a chat as"),
         ("shapeless", "an answer of another shape"),
+        ("stops", "by 'abort'"),
+        ("short", "by 'length' after 1 tokens, which is neither"),
     ],
 )
 def test_a_server_that_cannot_carry_weights_is_named(capsys, tmp_path, flags, server, quirk, words):

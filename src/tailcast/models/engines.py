@@ -129,12 +129,12 @@ class ServerEngine:
                 f"the server at {self.server.address}/v1/completions gave an answer of another "
                 f"shape ({error!r}): check {self.server.flag}; what was done before is kept."
             ) from None
-        known = choice.get("prompt_token_ids") or prompt
-        if usage.get("prompt_tokens", len(prompt)) != len(prompt) or list(known) != list(prompt):
+        read = usage.get("prompt_tokens") or len(prompt)
+        if read != len(prompt) or list(choice.get("prompt_token_ids") or prompt) != list(prompt):
             raise ModelError(
-                f"the server at {self.server.address} read {usage.get('prompt_tokens')} tokens of "
-                f"a prompt of {len(prompt)}, or others: it truncates prompts, or turns token ids "
-                "into other tokens; raise its context length, or serve the model with vLLM."
+                f"the server at {self.server.address} read {read} tokens of a prompt of "
+                f"{len(prompt)}, or others: it truncates prompts, or turns token ids into other "
+                "tokens; raise its context length, or serve the model with vLLM."
             )
         return choice, usage
 

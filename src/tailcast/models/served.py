@@ -142,11 +142,12 @@ class ServedTarget(Wording, Served):
         found = self.engine.continued(prompt, settings, limit, seed)
         last = found.tokens[-1] if found.tokens else None
         ended = found.finish == "stop" and (last is None or last in self.end_tokens)
-        if not (ended or found.finish == "length"):
+        if not (ended or (found.finish == "length" and found.length in (0, limit))):
             raise ModelError(
                 f"the server at {self.engine.server.address} ended a completion by "
-                f"{found.finish!r} after token {last}, which is no end token of --model's: name "
-                "the served model with --model, and serve it without stops of its own."
+                f"{found.finish!r} after {found.length} tokens, which is neither at an end token "
+                f"of --model's nor at the limit of {limit}: name the served model with --model, "
+                "and serve it with a context that is long enough and without stops of its own."
             )
         return found
 
@@ -186,7 +187,7 @@ class ServedTarget(Wording, Served):
         """
         prompt, address = self.encode(_PROBE), self.engine.server.address
         if weighs:
-            one = self.engine.continued(prompt, SamplingSettings(), 2, 0)
+            one = self.continued(prompt, SamplingSettings(), 2, 0)
             if not one.tokens:
                 raise ModelError(
                     f"the server at {address} gives no token ids of what it samples "
