@@ -54,6 +54,31 @@ def test_a_narrow_terminal_has_no_plot(capsys, monkeypatch, tmp_path, columns):
     assert "\x1b[3" not in out  # no colour
 
 
+@pytest.mark.parametrize(("columns", "held"), [("85", ""), ("110", "p"), ("140", "p●")])
+def test_no_number_is_cut_where_the_terminal_is_narrow(
+    capsys, monkeypatch, tmp_path, columns, held
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    found = row(1e-2, 1e-3, 1e-1) | {
+        "query_id": "query-1", "method": "mixture", "p_low": 1e-4, "n_hits": 1234, "n": 5678,
+        "verdict": "unreliable", "prompt": "p" * 60, "level": 0.95, "reasons": ["few hits"],
+    }  # fmt: skip
+    show_estimates([found], tmp_path, as_json=False)
+    line = capsys.readouterr().out.splitlines()[1]
+    for cell in (
+        "query-1",
+        "1.00e-02",
+        "1.0e-03 .. 1.0e-01",
+        "1.0e-04",
+        "1234 / 5678",
+        "unreliable",
+    ):
+        assert cell in line
+    assert ("pp" in line, "●" in line) == ("p" in held, "●" in held)
+
+
 def test_a_shell_completes_verbs(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     script = tmp_path / "tailcast.bash"

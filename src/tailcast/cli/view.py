@@ -4,11 +4,12 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
@@ -49,7 +50,6 @@ STAGES = {
 """What stages are called."""
 
 _PROMPT = 24  # characters
-_WIDE = 130  # columns of a terminal that has room for a plot
 _STYLES = {"ok": "green", "weak": "yellow", "unreliable": "red"}
 
 
@@ -185,11 +185,11 @@ def show_estimates(rows: list[dict[str, Any]], path: PurePath, *, as_json: bool)
     screen, axis = result_screen(), axis_of(rows)
     names = ["query", "method", "risk", "interval", axis.title, "at least", "hits / draws",
              "verdict", "prompt"]  # fmt: skip
-    kept = [name for name in names if screen.width >= _WIDE or name != axis.title]
-    table = plain_table(*kept, right=("risk",), no_wrap=True)
-    for row in rows:
-        cells = dict(zip(names, _cells(row, axis), strict=True))
-        table.add_row(*(cells[name] for name in kept))
+    columns = dict(zip(names, zip(*(_cells(row, axis) for row in rows)), strict=True))
+    fitting = _fitting(columns, screen.width, (axis.title, "prompt"))
+    table = plain_table(*fitting, right=("risk",), no_wrap=True)
+    for cells in zip(*fitting.values()):
+        table.add_row(*cells)
     screen.print(table)
     _footnotes(screen, rows)
     for one in RunStore(str(path)).read_json("audit.json") or []:
@@ -198,6 +198,21 @@ def show_estimates(rows: list[dict[str, Any]], path: PurePath, *, as_json: bool)
             text = f"audit of {one['name']}: {one['sentence']}."
             screen.print(text, style=style, highlight=False)
     screen.print(f"Run directory: {path}   estimates: {path / 'estimates.jsonl'}")
+
+
+def _fitting(
+    columns: dict[str, tuple[str | Text, ...]], width: int, spare: Sequence[str]
+) -> dict[str, tuple[str | Text, ...]]:
+    """The columns without as many of the spare ones as are too wide: no number is ever cut."""
+    needed = {
+        name: 2 + max(cell_len(str(cell)) for cell in (name, *cells))
+        for name, cells in columns.items()
+    }
+    kept = dict(columns)
+    for name in spare:
+        if sum(needed[one] for one in kept) - 2 > width:
+            del kept[name]
+    return kept
 
 
 def _cells(row: dict[str, Any], axis: Axis) -> list[str | Text]:
