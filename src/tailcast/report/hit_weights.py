@@ -34,33 +34,38 @@ def hit_weights_of(found: Explanation, look: Look) -> Any:
         for rank, (one, share) in enumerate(zip(found.hits, shares, strict=True), start=1)
     ]  # fmt: skip
     names = [*named, _REST] if any(row["by"] == _REST for row in rows) else named
-    data = alt.Data(values=rows)
-    ranks = alt.Scale(type="log", nice=False, domain=[1, max(len(rows), 2)])
+    title = f"{found.estimate['query_id']} by {found.estimate['method']}"
+    heading = alt.Title(title, fontSize=13, color=look.ink, anchor="start")
     size = {"width": look.width // 2, "height": 240}
-    weights = (
-        alt.Chart(data)
+    parts = [_weights(alt, rows, names, look), _carried(alt, rows, look)]
+    return alt.hconcat(*(one.properties(**size) for one in parts), title=heading)
+
+
+def _weights(alt: Any, rows: list[dict[str, Any]], names: list[str], look: Look) -> Any:
+    """Weights by proposal."""
+    colours = alt.Scale(domain=names, range=look.series(len(names)))
+    return (
+        alt.Chart(alt.Data(values=rows))
         .mark_bar(aria=False)
         .encode(
             x=alt.X("weight:Q", bin=alt.Bin(maxbins=20), title="log10 of a hit's weight"),
             y=alt.Y("count()", title="hits", axis=alt.Axis(tickMinStep=1)),
             color=alt.Color(
-                "by:N",
-                scale=alt.Scale(domain=names, range=look.series(len(names))),
-                legend=alt.Legend(columns=2, labelLimit=340),
-            ),
-        )
-    )
-    carried = (
-        alt.Chart(data)
-        .mark_line(interpolate="step-after", color=look.ink, strokeWidth=2, aria=False)
-        .encode(
-            x=alt.X("rank:Q", scale=ranks, title="largest hits"),
-            y=alt.Y(
-                "share:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%"),
-                title="share of the estimate",
+                "by:N", scale=colours, legend=alt.Legend(columns=2, labelLimit=340)
             ),
         )
     )  # fmt: skip
-    title = f"{found.estimate['query_id']} by {found.estimate['method']}"
-    heading = alt.Title(title, fontSize=13, color=look.ink, anchor="start")
-    return alt.hconcat(weights.properties(**size), carried.properties(**size), title=heading)
+
+
+def _carried(alt: Any, rows: list[dict[str, Any]], look: Look) -> Any:
+    """What the largest hits carry together."""
+    ranks = alt.Scale(type="log", nice=False, domain=[1, max(len(rows), 2)])
+    share, percent = alt.Scale(domain=[0, 1]), alt.Axis(format=".0%")
+    return (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(interpolate="step-after", color=look.ink, strokeWidth=2, aria=False)
+        .encode(
+            x=alt.X("rank:Q", scale=ranks, title="largest hits"),
+            y=alt.Y("share:Q", scale=share, axis=percent, title="share of the estimate"),
+        )
+    )
