@@ -84,8 +84,10 @@ class Openings:
         self.pooled = _Node()
         self.own: dict[tuple[int, ...], _Node] = {}
         self.effective: dict[tuple[int, ...], float] = {}
-        for prompt in dict.fromkeys(hit.prompt for hit in hits):
-            mine = [hit for hit in hits if hit.prompt == prompt]
+        by_prompt: dict[tuple[int, ...], list[Hit]] = {}
+        for hit in hits:
+            by_prompt.setdefault(hit.prompt, []).append(hit)
+        for prompt, mine in by_prompt.items():
             weights = np.array([hit.weight for hit in mine])
             effective = float(weights.sum() / (weights**2).sum())
             self.effective[prompt] = effective
