@@ -126,9 +126,13 @@ class RunConfig(
     out: str | None = Field(None, description="Run directory, or the URL of one: s3://...")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _fits_its_server(self) -> Self:
         if problem := refused(self):
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
         if self.steering and self.pairs:
             raise ValueError("steering and pairs exclude each other: drop one of them")
         self._check_streams()
