@@ -31,8 +31,8 @@ VERBS = (
     "analyse forecast",
     "paraphrase",
     "export",
-    "behaviours",
-    "query-sets",
+    "learn",
+    "proposals",
 )
 
 
