@@ -109,12 +109,10 @@ def status_of(tally: Tally) -> Status:
     sessions = manifest.get("sessions", [])
     last = sessions[-1] if sessions else {}
     state = _state(store, last)
-    plans, planned = _plans(store, config, last, shards)
     ids = {slug(one.id): one.id for one in read_queries(store)}
+    plans, planned = _plans(store, config, last, shards, list(ids))
     stages = tuple(_stage(name, plan, shards, ids) for name, plan in plans.items())
     rate = _rate(shards, last.get("began", 0.0))
-    left = None if planned is None else max(0, planned - sum(one.drawn for one in stages))
-    left = 0 if state == "finished" else left
     mean, source = _mean_risk(store, state, stages, countable=not config or config.countable)
     return Status(
         run=str(store.path),
@@ -128,7 +126,7 @@ def status_of(tally: Tally) -> Status:
         mean_from=source,
         draws_a_second=rate and rate[0],
         token_forwards_a_second=rate and rate[1],
-        seconds_left=None if left is None else left and (left / rate[0] if rate else None),
+        seconds_left=_seconds_left(state, planned, sum(one.drawn for one in stages), rate),
         ends_by=_rule(config),
         minutes=_minutes(sessions, times, state),
         ray=(config.ray, config.workers) if config and config.ray else None,
@@ -171,10 +169,9 @@ Plan = dict[str, int] | None
 
 def _plans(
     store: RunStore, config: RunConfig | None, session: Mapping[str, Any],
-    shards: Mapping[Shard, Counts],
+    shards: Mapping[Shard, Counts], folders: list[str],
 ) -> tuple[dict[str, Plan], int | None]:  # fmt: skip
     """The plan of every stage in the order of the work, and draws in all if that is known."""
-    folders = [slug(one.id) for one in read_queries(store)]
     folders = folders or list(dict.fromkeys(one.folder for one in shards))
     plans: dict[str, Plan] = {}
     total: int | None = None
@@ -227,6 +224,17 @@ def _rate(shards: Mapping[Shard, Counts], began: float) -> tuple[float, float] |
         return None
     new = counts_of(counts for one, counts in shards.items() if one.written > since)
     return new.drawn / (last - since), new.token_forwards / (last - since)
+
+
+def _seconds_left(
+    state: str, planned: int | None, drawn: int, rate: tuple[float, float] | None
+) -> float | None:
+    """Time that the rest of the plan takes; None where plan or rate is not known."""
+    if state == "finished" or (planned is not None and drawn >= planned):
+        return 0.0
+    if planned is None or rate is None:
+        return None
+    return (planned - drawn) / rate[0]
 
 
 def _mean_risk(

@@ -6,8 +6,8 @@ from hashlib import sha256
 
 from tailcast.errors import ModelError
 from tailcast.http import JsonServer
+from tailcast.models.prompt_format import with_system_prompt
 from tailcast.models.served import Served
-from tailcast.models.wording import with_system_prompt
 from tailcast.types import Continuation, Query, SamplingSettings
 
 __all__ = ["ChatTarget"]

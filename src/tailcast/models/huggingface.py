@@ -17,8 +17,8 @@ from tailcast.models import attention
 from tailcast.models.attention import PromptPass, SlotCache, Tail
 from tailcast.models.head import widen_head
 from tailcast.models.layers import DecoderLayers, find_layers
+from tailcast.models.prompt_format import PromptFormat, end_tokens
 from tailcast.models.steerer import Steerer
-from tailcast.models.wording import Wording, end_tokens
 from tailcast.types import SteeringVector
 
 __all__ = ["HuggingFaceTarget", "weights_fingerprint"]
@@ -36,7 +36,7 @@ def weights_fingerprint(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-class HuggingFaceTarget(Wording):
+class HuggingFaceTarget(PromptFormat):
     """A transformers model behind the seam.
 
     Args:

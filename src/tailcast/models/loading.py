@@ -13,7 +13,7 @@ import torch
 
 from tailcast.errors import MissingExtra, ModelError
 from tailcast.models.huggingface import HuggingFaceTarget
-from tailcast.models.wording import end_tokens
+from tailcast.models.prompt_format import end_tokens
 from tailcast.types import ModelSettings
 
 __all__ = ["Shape", "load_classifier", "load_model", "load_target", "load_tokenizer", "shape_of"]
@@ -40,10 +40,7 @@ def load_model(settings: ModelSettings) -> tuple[Any, Any]:
     Raises:
         ModelError: If either of them, or the adapter, cannot be found or read; one sentence.
     """
-    if settings.model == "embedded":
-        from tailcast.models.embedded import embedded_settings
-
-        settings = embedded_settings(settings)
+    settings = _found(settings)
     place, options = _where(settings)
     device, _ = _device(settings.device), _dtype(settings.dtype)
     transformers = importlib.import_module("transformers")
@@ -73,10 +70,7 @@ def load_tokenizer(settings: ModelSettings) -> tuple[Any, frozenset[int]]:
     Raises:
         ModelError: If it cannot be found or read; one sentence.
     """
-    if settings.model == "embedded":
-        from tailcast.models.embedded import embedded_settings
-
-        settings = embedded_settings(settings)
+    settings = _found(settings)
     place, options = _where(settings)
     transformers = importlib.import_module("transformers")
     with _sentences(f"the tokenizer of {settings.model!r} cannot be loaded"), _quiet(transformers):
@@ -121,10 +115,7 @@ def shape_of(settings: ModelSettings) -> Shape:
     Raises:
         ModelError: If the config cannot be found or read.
     """
-    if settings.model == "embedded":
-        from tailcast.models.embedded import embedded_settings
-
-        settings = embedded_settings(settings)
+    settings = _found(settings)
     place, options = _where(settings)
     transformers = importlib.import_module("transformers")
     with _sentences(f"model {settings.model!r} cannot be read"), _quiet(transformers):
@@ -137,6 +128,15 @@ def shape_of(settings: ModelSettings) -> Shape:
     kept = 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads)
     numbers = sum(one.numel() for one in model.parameters())
     return Shape(text.num_hidden_layers, numbers, kept * width, text.vocab_size)
+
+
+def _found(settings: ModelSettings) -> ModelSettings:
+    """The settings, where the model is the embedded one with its own file and adapter."""
+    if settings.model != "embedded":
+        return settings
+    from tailcast.models.embedded import embedded_settings
+
+    return embedded_settings(settings)
 
 
 def _where(settings: ModelSettings) -> tuple[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tailcast.errors import ModelError
 from tailcast.kept_answers import KeptAnswers
 from tailcast.models.engines import ServerEngine
-from tailcast.models.wording import Wording
+from tailcast.models.prompt_format import PromptFormat
 from tailcast.types import Continuation, Query, SamplingSettings, SteeringVector
 
 __all__ = ["Served", "ServedTarget"]
@@ -108,14 +108,14 @@ class Served(ABC):
         )
 
 
-class ServedTarget(Wording, Served):
+class ServedTarget(PromptFormat, Served):
     """A model behind /v1/completions with token ids, ``echo`` and ``logprobs``.
 
     Args:
         engine: The server.
         tokenizer: The model's own.
-        system_prompt: As for :class:`Wording`.
-        plain_prompt: As for :class:`Wording`.
+        system_prompt: As for :class:`PromptFormat`.
+        plain_prompt: As for :class:`PromptFormat`.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class ServedTarget(Wording, Served):
         plain_prompt: bool = False,
     ) -> None:  # fmt: skip
         Served.__init__(self, engine.workers)
-        Wording.__init__(
+        PromptFormat.__init__(
             self, tokenizer, frozenset(engine.ends), system_prompt=system_prompt,
             plain_prompt=plain_prompt,
         )  # fmt: skip

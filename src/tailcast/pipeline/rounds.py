@@ -52,7 +52,7 @@ class History:
     rounds: list[Round] | Shelved[Round] = field(default_factory=list)
     pessimistic: list[Round] | Shelved[Round] = field(default_factory=list)
     works: list[Work] | Shelved[Work] = field(default_factory=list)
-    trails: list[Trail] = field(default_factory=list)
+    trails: list[Trail] | Shelved[Trail] = field(default_factory=list)
     cost: dict[str, int] = field(default_factory=lambda: {"token_forwards": 0, "judge_calls": 0})
     failed: int = 0
     plain: tuple[int, int] = (0, 0)
@@ -139,10 +139,11 @@ def run_rounds(
     components, shelf = tuple(components), Shelf()
     history = {
         one.id: History(
-            Shelved(shelf), Shelved(shelf), Shelved(shelf), plain=plain.get(one.id, (0, 0))
+            Shelved(shelf), Shelved(shelf), Shelved(shelf), Shelved(shelf),
+            plain=plain.get(one.id, (0, 0)),
         )
         for one in queries
-    }
+    }  # fmt: skip
     prompts = _prompts(bench, queries) if bench.kinds else {}
     plan: dict[str, Any] = {}
     done, number, seconds = 0, 0, 0.0

@@ -14,6 +14,7 @@ from tailcast.analysis.runs import read_run as as_analysed
 from tailcast.errors import ConfigError, StoreError
 from tailcast.report.axes import floor_of, log_axis
 from tailcast.report.curves import curves_of
+from tailcast.report.forecast_curves import ahead_of
 from tailcast.report.look import LIGHT, Look, dressed, load_altair
 from tailcast.report.outlook import upper_end
 from tailcast.report.run import Run
@@ -140,40 +141,7 @@ def repeated_of(runs: Sequence[Run], look: Look) -> Any:
 
 def ahead(run: Run, look: Look) -> Any:
     """The worst risk of n unseen queries; dashed beyond the queries that were measured."""
-    alt, found = load_altair(), run.ahead
-    rows = [{"n": n, "worst": one, "low": low, "high": high} for n, one, low, high in found.curve]
-    bottom = min([*found.seen[-1:], *(row["low"] for row in rows)])
-    points = [
-        {"n": found.measured / rank, "risk": one}
-        for rank, one in enumerate(found.seen, start=1)
-        if found.measured / rank >= 1
-    ]
-    x = alt.X(
-        "n:Q", scale=alt.Scale(type="log", domain=[1, found.rows[-1][0]]), title="queries",
-        axis=alt.Axis(values=[10.0**k for k in range(7)], format="~s"),
-    )  # fmt: skip
-    floor = floor_of([max(bottom, 1e-6)])
-    scale = alt.Scale(type="log", domain=[floor, 1], clamp=True)
-    powers = log_axis(alt, floor, look, sideways=False)
-    y = alt.Y("worst:Q", scale=scale, axis=powers, title="largest risk among them")
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x)
-    band = base.mark_area(opacity=0.18, color=look.accent, aria=False).encode(
-        y=alt.Y("low:Q", scale=scale, axis=powers), y2="high"
-    )
-    near, far = (base.transform_filter(f"datum.n {sign} {found.measured}") for sign in ("<=", ">="))
-    line = near.mark_line(strokeWidth=2.2, color=look.accent, aria=False).encode(y=y)
-    guess = far.mark_line(strokeWidth=2.2, strokeDash=[5, 4], color=look.accent, aria=False).encode(
-        y=y
-    )
-    known = (
-        alt.Chart(alt.Data(values=points))
-        .mark_point(size=12, filled=True, color=look.ink, aria=False)
-        .encode(x=x, y=alt.Y("risk:Q", scale=scale, axis=powers))
-    )
-    end = alt.Chart(alt.Data(values=[{"n": found.measured}])).mark_rule(
-        color=look.faint, strokeDash=[2, 3], aria=False
-    )
-    return (band + line + guess + known + end.encode(x=x)).properties(width=look.width, height=270)
+    return ahead_of(run.ahead, look)
 
 
 def wordings(run: Run, look: Look) -> Any:

@@ -6,10 +6,10 @@ from typing import Any
 from tailcast.errors import ModelError
 from tailcast.types import Query
 
-__all__ = ["Wording", "end_tokens", "with_system_prompt"]
+__all__ = ["PromptFormat", "end_tokens", "with_system_prompt"]
 
 
-class Wording:
+class PromptFormat:
     """How a model reads queries and writes responses.
 
     Args:
