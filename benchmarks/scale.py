@@ -210,10 +210,10 @@ def played(driver: Driver, draw: float, hit: float, *, more: float = 1.0) -> dic
 
 def measure(out: Path, rows: int, draws: int) -> dict[str, Any]:
     """A directory of so many rows, and what it took to make and to read it."""
-    number = max(rows // draws, 1)
-    templates = min(number, max(2, 16 * rows // 10**7), 16)
+    templates = min(max(rows // draws, 1), max(2, 16 * rows // 10**7), 16)
     shutil.rmtree(out, ignore_errors=True)
     driver, truth = drawn(out, templates, draws)
+    number = max(rows * templates // driver.rows, templates)  # cheap draws are drawn the more of
     spread(out / "template", out / "run", number, draws)
     size = sizes(out / "run")
     found = apart(out / "run", number, draws)
