@@ -130,32 +130,35 @@ class HuggingFaceTarget(PromptFormat):
     def plain_pass(self, tokens: tuple[int, ...]) -> PromptPass:
         """Keys and values of unsteered tokens; those of the last few prompts are kept."""
         if tokens not in self._passes:
-            self._passes[tokens] = self.prompt_pass(tokens)[0] if tokens else PromptPass()
+            self._passes[tokens] = self.prompt_pass(tokens) if tokens else PromptPass()
             if len(self._passes) > _PASSES_KEPT:
                 del self._passes[next(iter(self._passes))]
         return self._passes[tokens]
 
     def prompt_pass(
         self, tokens: Sequence[int], steerer: Steerer | None = None, strength: float = 0.0
-    ) -> tuple[PromptPass, Tensor]:
-        """Run a row of tokens; its keys and values, and the logits after its last token."""
+    ) -> PromptPass:
+        """Keys and values of a row of tokens; no logits are made of them."""
         current = PromptPass()
         strengths = torch.tensor([strength], device=self.like.device)
         hooks = steerer.steering(strengths) if steerer else nullcontext()
         with torch.no_grad(), attention.attending(current), hooks:
-            logits = self.forward([list(tokens)], [list(range(len(tokens)))])
-        return current, logits
+            self.model.get_decoder()(**self._inputs([list(tokens)], [list(range(len(tokens)))]))
+        return current
 
     def forward(self, tokens: Any, positions: Any) -> Tensor:
         """Logits of the last token of each row, [rows, V]; no cache of transformers'."""
-        output = self.model(
-            input_ids=torch.as_tensor(tokens, device=self.like.device),
-            position_ids=torch.as_tensor(positions, device=self.like.device),
-            use_cache=False,
-            logits_to_keep=1,
-        )
+        output = self.model(**self._inputs(tokens, positions), logits_to_keep=1)
         logits: Tensor = output.logits[:, -1]
         return logits.cpu() if logits.device.type == "mps" else logits  # it has no float64
+
+    def _inputs(self, tokens: Any, positions: Any) -> dict[str, Any]:
+        device = self.like.device
+        return {
+            "input_ids": torch.as_tensor(tokens, device=device),
+            "position_ids": torch.as_tensor(positions, device=device),
+            "use_cache": False,
+        }
 
     def slot_bytes(self, max_new_tokens: int) -> int:
         """Memory of one row: keys and values of its own tokens, its logits, its activations."""
@@ -259,7 +262,7 @@ class HuggingFaceStream:
         if key not in self._prefixes:
             self.target.check_length(prompt, self.length)
             if steered:
-                current, _ = self.target.prompt_pass(prompt[:-1], self.steerer, steered)
+                current = self.target.prompt_pass(prompt[:-1], self.steerer, steered)
             else:
                 current = self.target.plain_pass(prompt[:-1])
             self.cache.prefixes.append(current)

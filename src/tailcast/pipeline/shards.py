@@ -32,6 +32,8 @@ __all__ = [
 
 BLOCK_QUERIES = 16
 SHARD_DRAWS = 512
+LARGEST = 8
+"""Shards of draws that end early grow with what there is, up to so many times the usual."""
 
 Law = Callable[[str, int], Proposal]
 """The proposal of a draw, from its query's id and its number."""
@@ -94,7 +96,9 @@ def draw_stage(
     for query in queries:
         for shard in shards[query.id]:
             judge_shard(bench, stage, query, shard, progress)
-    tasks = (_task(bench, stage, todo, law) for todo in _todos(queries, shards, draws))
+    largest = LARGEST if _settles(bench) else 1
+    todos = _todos(queries, shards, draws, largest)
+    tasks = (_task(bench, stage, todo, law) for todo in todos)
     for task, drawn in bench.workers.map(draw_ranges, tasks):
         _keep(bench, task, drawn)
         for batch, (query, shard) in zip(drawn.batches, task.todo, strict=True):
@@ -104,21 +108,33 @@ def draw_stage(
 Shards = dict[str, list[tuple[int, int]]]
 
 
-def _todos(queries: Sequence[Query], there: Shards, draws: Mapping[str, int]) -> Iterator[Todo]:
+def _todos(
+    queries: Sequence[Query], there: Shards, draws: Mapping[str, int], largest: int
+) -> Iterator[Todo]:
     """What is to be drawn, batch after batch: it follows from what is there alone."""
     shards = {id: sorted(some) for id, some in there.items()}
     for first in range(0, len(queries), BLOCK_QUERIES):
         block = queries[first : first + BLOCK_QUERIES]
-        while todo := next_shards(shards, block, draws):
+        while todo := next_shards(shards, block, draws, largest=largest):
             yield todo
             for query, shard in todo:
                 shards[query.id] = sorted({*shards[query.id], shard})
 
 
 def next_shards(
-    shards: Shards, block: Sequence[Query], draws: Mapping[str, int], *, size: int | None = None
-) -> Todo:
-    """What to draw next: ranges that were cut short by a kill, or new ones; none when done."""
+    shards: Shards, block: Sequence[Query], draws: Mapping[str, int], *, size: int | None = None,
+    largest: int = 1,
+) -> Todo:  # fmt: skip
+    """What to draw next: ranges that were cut short by a kill, or new ones; none when done.
+
+    Args:
+        shards: Ranges that are there, by query.
+        block: The queries.
+        draws: How many each is to have.
+        size: Draws of a new range at first.
+        largest: A new range is as large as all before it, up to so many times ``size``: where
+            most draws end within a few tokens, only many together fill a batch.
+    """
     there = {one.id: covered(shards[one.id]) for one in block}
     missing = [there[one.id] for one in block if there[one.id] < draws[one.id]]
     if not missing:
@@ -130,7 +146,8 @@ def next_shards(
         for shard in shards[one.id]
         if shard[0] == start and shard[1] < draws[one.id]
     ]
-    end = min(begun, default=start + (size or SHARD_DRAWS))
+    size = size or SHARD_DRAWS
+    end = min(begun, default=start + max(size, min(start, largest * size)))
     return [(one, (start, min(end, draws[one.id]))) for one in block if draws[one.id] > start]
 
 
@@ -152,10 +169,15 @@ def _task(bench: Bench, stage: str, todo: Todo, law: Law) -> DrawTask:
         [law(query.id, prefix) for prefix in range(start // several, (end - 1) // several + 1)]
         for query, (start, end) in todo
     ]
-    settles = config.settle and bench.judge.settled is not None
     return DrawTask(
-        stage, todo, proposals, several, bench.rows.number, bench.steering, settles, bench.kinds
-    )
+        stage, todo, proposals, several, bench.rows.number, bench.steering, _settles(bench),
+        bench.kinds,
+    )  # fmt: skip
+
+
+def _settles(bench: Bench) -> bool:
+    """Whether draws end as soon as their verdict is certain."""
+    return bench.config.settle and bench.judge.settled is not None
 
 
 def _keep(bench: Bench, task: DrawTask, drawn: Drawn) -> None:
