@@ -20,7 +20,7 @@ __all__ = ["Spent", "first_round", "next_round"]
 
 _FIRST = 128  # draws of a query in a round, at least
 _GROWTH = 0.5  # a round is at least this share of all draws before it
-_MOST, _LEAST = 8, 1 / 8  # draws of a query in a round, in sizes of the round
+_MOST, _LEAST = 32, 1 / 8  # draws of a query in a round, in sizes of the round
 _SPREAD = (0.25, 4.0)  # budget of a query in a round, in mean budgets
 _DROPPED = 0.02  # share of the budget below which a stream is no longer worth its forwards
 

@@ -28,6 +28,7 @@ __all__ = [
     "draw_stage",
     "judge_shard",
     "next_shards",
+    "settles",
 ]
 
 BLOCK_QUERIES = 16
@@ -96,7 +97,7 @@ def draw_stage(
     for query in queries:
         for shard in shards[query.id]:
             judge_shard(bench, stage, query, shard, progress)
-    largest = LARGEST if _settles(bench) else 1
+    largest = LARGEST if settles(bench) else 1
     todos = _todos(queries, shards, draws, largest)
     tasks = (_task(bench, stage, todo, law) for todo in todos)
     for task, drawn in bench.workers.map(draw_ranges, tasks):
@@ -170,12 +171,12 @@ def _task(bench: Bench, stage: str, todo: Todo, law: Law) -> DrawTask:
         for query, (start, end) in todo
     ]
     return DrawTask(
-        stage, todo, proposals, several, bench.rows.number, bench.steering, _settles(bench),
+        stage, todo, proposals, several, bench.rows.number, bench.steering, settles(bench),
         bench.kinds,
     )  # fmt: skip
 
 
-def _settles(bench: Bench) -> bool:
+def settles(bench: Bench) -> bool:
     """Whether draws end as soon as their verdict is certain."""
     return bench.config.settle and bench.judge.settled is not None
 

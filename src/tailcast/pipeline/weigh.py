@@ -19,7 +19,9 @@ from tailcast.types import Query, Scores
 
 __all__ = ["Work", "own_passes", "score_hits", "work_of"]
 
-_HANDLING = 0.5  # what sampling and judging a token costs, in forwards of one
+# What else costs, in forwards of a token of the target:
+_HANDLING = 0.05  # a token of a draw, for its place in the batch, its law and its row on disk
+_READING = 1.0  # a token of a distinct text, for a judge that reads whole texts
 
 
 def score_hits(
@@ -92,14 +94,16 @@ class Work:
 
     Attributes:
         draws: Draws, [J].
-        cost: Forwards of distinct prefixes and the handling of every token, [J].
+        cost: Forwards of distinct prefixes, the handling of every token, the judge's reading, [J].
     """
 
     draws: NDArray[np.float64]
     cost: NDArray[np.float64]
 
 
-def work_of(draws: Draws, mixture: Mixture, continuations: int, passes: Sequence[int]) -> Work:
+def work_of(
+    draws: Draws, mixture: Mixture, continuations: int, passes: Sequence[int], *, read: bool
+) -> Work:
     """What the draws of each component cost, equal prefixes counted once within it.
 
     Args:
@@ -107,6 +111,7 @@ def work_of(draws: Draws, mixture: Mixture, continuations: int, passes: Sequence
         mixture: What they were drawn from.
         continuations: Of each prefix.
         passes: How many passes beside the target's each component's stream reads, J of them.
+        read: Whether a judge read every text to its end.
     """
     number = np.concatenate([batch.draws for batch in draws.batches]) // continuations
     component = mixture.index(number)
@@ -116,16 +121,15 @@ def work_of(draws: Draws, mixture: Mixture, continuations: int, passes: Sequence
     lengths = np.concatenate([batch.lengths for batch in draws.batches])
     for j in map(int, np.flatnonzero(count)):
         mine = component == j
-        cost[j] = _cost(tokens[mine], lengths[mine], mixture.components[j], passes[j])
+        some, long = tokens[mine], lengths[mine]
+        cost[j] = _distinct(some, long) + _HANDLING * float(long.sum())
+        if passes[j]:
+            before = np.minimum(long, mixture.components[j].steered_tokens)
+            cost[j] += passes[j] * _distinct(some, before)
+        if read:
+            whole = np.unique(np.where(np.arange(some.shape[1]) < long[:, None], some, -1), axis=0)
+            cost[j] += _READING * float((whole >= 0).sum())
     return Work(count, cost)
-
-
-def _cost(
-    tokens: NDArray[np.int32], lengths: NDArray[np.int64], proposal: Proposal, passes: int
-) -> float:
-    before = np.minimum(lengths, proposal.steered_tokens)
-    own = passes * _distinct(tokens, before) if passes else 0
-    return _distinct(tokens, lengths) + own + _HANDLING * float(lengths.sum())
 
 
 def _distinct(tokens: NDArray[np.int32], lengths: NDArray[np.int64]) -> int:
