@@ -22,7 +22,7 @@ from tailcast.mixtures import LEARNING
 from tailcast.pipeline.shards import Bench
 from tailcast.proposals import Proposal
 from tailcast.sampling import Place, StreamKind, laws_along
-from tailcast.stats import Round
+from tailcast.stats import Round, evenly_chosen
 from tailcast.store import RunStore, existing_run
 from tailcast.streams import Hit, Openings, Seen, fit_shift
 from tailcast.types import ModelSettings, Query, SamplingSettings, Target
@@ -38,6 +38,9 @@ __all__ = [
     "settings_of_run",
 ]
 
+
+_OPENINGS = 100_000  # hits of all queries that the openings are made of, about
+_FEWEST = 20  # of a query
 
 Settings = TypeVar("Settings", ModelSettings, SamplingSettings)
 
@@ -62,7 +65,10 @@ def informed(
     bench: Bench, rounds: Mapping[str, Sequence[Round]], trails: Mapping[str, Sequence[Trail]],
     prompts: Mapping[str, tuple[int, ...]],
 ) -> Bench:  # fmt: skip
-    """The bench with its learning stream fitted to all hits so far.
+    """The bench with its learning stream fitted to the hits so far.
+
+    Of very many hits a part is taken of each query, in proportion to their weights, so that
+    what every task carries does not grow with them.
 
     Args:
         bench: What draws and judges.
@@ -75,7 +81,7 @@ def informed(
         return bench
     hits: list[Hit] = []
     for id, mine in rounds.items():
-        weights = _weights(mine)
+        weights = _weights(mine, _most(len(rounds)))
         tokens = [one for trail in trails[id] for one in trail.tokens]
         hits += [Hit(prompts[id], *pair) for pair in zip(tokens, weights, strict=True) if pair[1]]
     kinds: dict[str, StreamKind] = {**bench.kinds, LEARNING: kind.refitted(hits)}
@@ -84,7 +90,7 @@ def informed(
 
 def left_out(
     bench: Bench, components: Sequence[Proposal], rounds: Sequence[Round],
-    trails: Sequence[Trail], prompt: tuple[int, ...],
+    trails: Sequence[Trail], prompt: tuple[int, ...], queries: int,
 ) -> Sequence[Round]:  # fmt: skip
     """Rounds of a query with log q - log p of the learning stream as it is now.
 
@@ -94,12 +100,13 @@ def left_out(
         rounds: Of a query.
         trails: Their trails.
         prompt: The query's prompt tokens.
+        queries: How many queries the stream learns from.
     """
     kind = bench.kinds.get(LEARNING)
     columns = [number for number, one in enumerate(components) if one.kind == LEARNING]
     if not isinstance(kind, Openings) or not columns:
         return rounds
-    weights = iter(_weights(rounds))
+    weights = iter(_weights(rounds, _most(queries)))
     changed = []
     for one, trail in zip(rounds, trails, strict=True):
         ratios = one.log_ratios.copy()
@@ -110,12 +117,20 @@ def left_out(
     return changed
 
 
-def _weights(rounds: Sequence[Round]) -> NDArray[np.float64]:
-    """Share of each hit of a query in the sum of all, in the rounds' order."""
+def _most(queries: int) -> int:
+    """Hits of one of so many queries that are learned from."""
+    return max(_FEWEST, _OPENINGS // max(1, queries))
+
+
+def _weights(rounds: Sequence[Round], most: int) -> NDArray[np.float64]:
+    """Share of each hit of a query in the sum of all, in the rounds' order; 0 for those left."""
     logs = np.concatenate([one.log_weighted for one in rounds] or [np.zeros(0)])
     if not np.isfinite(logs).any():
         return np.zeros(len(logs))
-    return np.asarray(np.exp(logs - np.logaddexp.reduce(logs)))
+    shares = np.asarray(np.exp(logs - np.logaddexp.reduce(logs)))
+    if len(shares) <= most:
+        return shares
+    return np.bincount(evenly_chosen(shares, most), minlength=len(shares)) / most
 
 
 def settings_of_run(store: RunStore) -> tuple[ModelSettings, SamplingSettings]:

@@ -189,7 +189,8 @@ def _plan(
             history[id].ended = "samples"
         return {}
     for id, one in history.items():
-        rounds = left_out(bench, components, one.rounds, one.trails, prompts.get(id, ()))
+        prompt = prompts.get(id, ())
+        rounds = left_out(bench, components, one.rounds, one.trails, prompt, len(history))
         spent[id] = Spent(rounds, one.works, one.estimate(config) if done else None)
     if done and len(components) > 1:
         plan = next_round(spent, ids, components, last["streams"], done, left, config.target_share)

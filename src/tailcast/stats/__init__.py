@@ -21,7 +21,7 @@ from tailcast.stats.judge_error import (
 )
 from tailcast.stats.label_sample import inclusion_probabilities, mean_shares, systematic_sample
 from tailcast.stats.rounds import Round, mixture_estimate
-from tailcast.stats.shares import draw_shares, pooled_shares, query_shares
+from tailcast.stats.shares import draw_shares, evenly_chosen, pooled_shares, query_shares
 from tailcast.stats.splitting import SwarmHits, splitting_estimate
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "diagnose",
     "draw_shares",
     "effective_sample_size",
+    "evenly_chosen",
     "importance_sampling",
     "inclusion_probabilities",
     "judge_error",

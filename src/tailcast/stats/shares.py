@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tailcast.stats.diagnostics import effective_sample_size
 from tailcast.stats.rounds import Round
 
-__all__ = ["draw_shares", "pooled_shares", "query_shares"]
+__all__ = ["draw_shares", "evenly_chosen", "pooled_shares", "query_shares"]
 
 Floats = NDArray[np.float64]
 
@@ -88,9 +88,18 @@ def _fewer(ratios: Floats, weights: Floats, most: int) -> tuple[Floats, Floats]:
     """The hits, or so many in proportion to their weights, evenly, and of equal weights."""
     if len(weights) <= most:
         return ratios, weights
-    evenly = (np.arange(most) + 0.5) / most
-    chosen = np.minimum(np.cumsum(weights).searchsorted(evenly), len(weights) - 1)
-    return ratios[chosen], np.full(most, 1 / most)
+    return ratios[evenly_chosen(weights, most)], np.full(most, 1 / most)
+
+
+def evenly_chosen(weights: Floats, number: int) -> NDArray[np.int64]:
+    """Indices of so many, each as often as its weight asks, without randomness, [number].
+
+    Args:
+        weights: Of sum 1, [n].
+        number: How many.
+    """
+    evenly = (np.arange(number) + 0.5) / number
+    return np.minimum(np.cumsum(weights).searchsorted(evenly), len(weights) - 1)
 
 
 def _expectation_maximisation(

@@ -5,8 +5,10 @@ it says is scored by the target after the query's own prompt, as for every strea
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from hashlib import sha256
+from typing import Any
 
 from torch import Tensor
 
@@ -26,8 +28,8 @@ class Prompted:
     Args:
         target: The target, for its chat format.
         queries: The queries of the run.
-        text: A system prompt, which takes the place of the query's own; or, where it holds
-            ``{query}``, what the last message is reworded to.
+        text: A system prompt, which takes the place of the run's and of the query's own; or,
+            where it holds ``{query}``, what the last message is reworded to.
 
     Raises:
         ConfigError: If the text is empty.
@@ -39,8 +41,9 @@ class Prompted:
             raise ConfigError("the text of a prompted stream is empty: write prompt:TEXT.")
         self.sources: Mapping[str, Source] = {}
         self.fingerprint = sha256(text.encode()).hexdigest()[:16]
+        other = target if _SLOT in text else _bare(target)
         self.prompts = {
-            target.encode(query): target.encode(_reworded(query, text)) for query in queries
+            target.encode(query): other.encode(_reworded(query, text)) for query in queries
         }
 
     def parts(self, prompt: tuple[int, ...], strength: float) -> tuple[Part, ...]:
@@ -57,6 +60,15 @@ class Prompted:
     def sparse(self, place: Place) -> Sparse:
         """Nothing but the law after the other prompt."""
         return Sparse(1.0, {})
+
+
+def _bare(target: Target) -> Target:
+    """The target's chat format without the run's system prompt."""
+    if getattr(target, "system_prompt", None) is None:
+        return target
+    bare: Any = copy(target)
+    bare.system_prompt = None
+    return bare  # type: ignore[no-any-return]
 
 
 def _reworded(query: Query, text: str) -> Query:
