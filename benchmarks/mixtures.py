@@ -143,11 +143,12 @@ def page(rows: list[Any]) -> str:
         "forward if every draw were made alone (`tokens`: both streams, and scoring of hits under "
         "every stream); and per forward that tailcast makes, equal prefixes once (`made`: refusals "
         "are alike, and 10,000 plain draws of these queries cost little more than 1,000). The "
-        "pilot of `paper` is in neither. Medians over queries.",
+        "pilot of `paper` is in neither. Medians over queries; `below 0.7`: queries whose gain per "
+        "token is less than that, and the least gain.",
         "",
         "| method | T | samples | agree, all | ok | z | audit | risk | queries | gain, draws "
-        "| tokens | made |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| tokens | made | below 0.7 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for method, temperature, seeds, samples in RUNS:
         mine = [one for one in rows if (one["method"], one["temperature"]) == (method, temperature)]
@@ -166,7 +167,11 @@ def page(rows: list[Any]) -> str:
                     np.median([one[unit] for one in some]) for unit in ("draws", "tokens", "made")
                 ]
                 shown = " | ".join(f"{gain:.2g}" for gain in gains)
-                lines.append(f"{head}| {low:g} to {high:g} | {len(some) // len(seeds)} | {shown} |")
+                low_gains = sorted(one["tokens"] for one in some)
+                below = f"{sum(gain < 0.7 for gain in low_gains)}, {low_gains[0]:.2g}"
+                lines.append(
+                    f"{head}| {low:g} to {high:g} | {len(some) // len(seeds)} | {shown} | {below} |"
+                )
                 head = "| | | | | | | "
     return "\n".join(lines) + "\n"
 
