@@ -48,9 +48,9 @@ def main() -> None:
     print(RESULT.read_text("utf-8"))
 
 
-def reference(temperature: str) -> dict[str, Any]:
+def reference(temperature: str, queries: int = 40) -> dict[str, Any]:
     """Hits, draws and cost of plain sampling, by query."""
-    path = ROOT / "benchmarks" / "reference" / f"strongreject-40-T{temperature}.json"
+    path = ROOT / "benchmarks" / "reference" / f"strongreject-{queries}-T{temperature}.json"
     known: dict[str, Any] = json.loads(path.read_text("utf-8"))["queries"]
     return known
 

@@ -4,7 +4,8 @@
 
 The first 12 StrongREJECT queries at temperature 0.5, four runs of a mixture each, the first of
 them with 1,000 plain draws beside it for their cost. Runs that lie under DIR are not made again.
-Writes benchmarks/results/rare.md.
+The truth is counted from a million plain draws a query, under benchmarks/reference/ with the
+command that made them (an hour of one core). Writes benchmarks/results/rare.md.
 """
 
 import argparse
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 
 import tailcast
-from mixtures import ROOT, tokens
+from mixtures import ROOT, reference, tokens
 from tailcast.models.embedded import asset
+from tailcast.stats import clopper_pearson
 from tailcast.store import RunStore
 
 RESULT = ROOT / "benchmarks" / "results" / "rare.md"
@@ -55,12 +57,13 @@ def page(runs: list[Path]) -> str:
         "of a mixture, 1,000 draws a query (what those would cost). `mean`: over the runs. "
         "`spread`: standard deviation of the runs' estimates over that mean; `stderr`: what the "
         "runs say it is. `gain`: variance of plain draws over the runs' mean squared deviation, "
-        "per draw and per token forward of draws made alone, scoring included.",
+        "per draw and per token forward of draws made alone, scoring included. `plain`: hits among "
+        "a million plain draws, and z of the runs' mean against them.",
         "",
-        "| query | mean | spread | stderr | hits | verdicts | gain, draws | tokens |",
-        "|---|---|---|---|---|---|---|---|",
+        "| query | mean | spread | stderr | hits | verdicts | gain, draws | tokens | plain, z |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    rows = []
+    known, rows = reference("0.5", queries=12), []
     for query in found[runs[0]]:
         mine = [one[query] for one in found.values()]
         p = np.array([one["p"] or 0.0 for one in mine])
@@ -72,12 +75,16 @@ def page(runs: list[Path]) -> str:
         ])  # fmt: skip
         draws = np.mean([one["n"] for one in mine])
         gains = mean * (1 - mean) / variance / np.array([draws, cost / plain])
-        rows.append((mean, *gains, variance, stated**2))
+        hits, plain_draws = known[query]["hits"], known[query]["n"]
+        z = (mean - hits / plain_draws) / np.sqrt(
+            stated**2 / len(runs) + max(hits, 1) / plain_draws**2
+        )
+        rows.append((mean, *gains, variance, stated**2, hits, plain_draws, z))
         verdicts = "/".join(one["verdict"] for one in mine)
         lines.append(
             f"| {query} | {mean:.1e} | {np.sqrt(variance) / mean:.2f} | {stated / mean:.2f} | "
             f"{np.mean([one['n_hits'] for one in mine]):.0f} | {verdicts} | {gains[0]:.2g} | "
-            f"{gains[1]:.2g} |"
+            f"{gains[1]:.2g} | {hits}, {z:.1f} |"
         )
     table = np.array(rows)
     lines.append("")
@@ -91,12 +98,25 @@ def page(runs: list[Path]) -> str:
     ratio = np.sqrt(
         np.mean(table[:, 3] / table[:, 0] ** 2) / np.mean(table[:, 4] / table[:, 0] ** 2)
     )
+    rare = table[table[:, 0] < 1e-4]
+    hits, expected = int(rare[:, 5].sum()), float((rare[:, 0] * rare[:, 6]).sum())
+    ends = [
+        end * rare[:, 6].sum() / expected for end in clopper_pearson(hits, int(rare[:, 6].sum()))
+    ]
     audits = [json.loads((place / "audit.json").read_text("utf-8"))[0] for place in runs]
     said = "; ".join(
         f"{one['observed']} against {one['expected']:.1f} ({one['low']:.2f} to {one['high']:.2f})"
         for one in audits
     )
-    lines += ["", f"Spread over stated error, all queries: {ratio:.2f}.", "", f"Audits: {said}."]
+    lines += [
+        "",
+        f"Spread over stated error, all queries: {ratio:.2f}.",
+        "",
+        f"Plain draws of the {len(rare)} queries below 1e-4, pooled: {hits} hits, {expected:.1f} "
+        f"expected by the runs, ratio {hits / expected:.2f} ({ends[0]:.2f} to {ends[1]:.2f}).",
+        "",
+        f"Audits of the runs: {said}.",
+    ]
     return "\n".join(lines) + "\n"
 
 
