@@ -13,8 +13,9 @@ from tailcast.models import TabularTarget, load_target
 from tailcast.pipeline import learning
 from tailcast.sampling import Place, laws_along, target_law
 from tailcast.stats import Round
+from tailcast.steering import save_steering
 from tailcast.streams import Hit, Openings, Prompted, Seen, fit_shift
-from tailcast.types import ModelSettings, Query, SamplingSettings
+from tailcast.types import ModelSettings, Query, SamplingSettings, SteeringVector
 from tiny import call, exact_risk, save_model
 
 SETTINGS = SamplingSettings(max_new_tokens=4)
@@ -203,6 +204,27 @@ def test_every_stream_that_a_user_can_name_gives_the_exact_risk(place, capsys):
     assert sum(one["carried"] for one in ways) == pytest.approx(1)
     assert all(one["words"] is None for one in ways)
     assert "two two" in call(capsys, "proposals", place / "second", "--show-text")[1]
+
+
+def test_layers_of_one_file_are_streams_of_their_own(place, capsys):
+    rng = np.random.default_rng(0)
+    path = place / "layers.safetensors"
+    width = load_target(ModelSettings(model=str(place / "model"), device="cpu")).width
+    save_steering(
+        [SteeringVector("add", n, rng.normal(size=width).astype(np.float32)) for n in range(2)],
+        path,
+    )
+    words = ["estimate", *arguments(place), "--no-openings", "--strengths", 0.5, "--out"]
+    layers = ["--streams", f"vector:{path}@0", "--streams", f"vector:{path}@1"]
+    code, out, err = call(capsys, *words, place / "layers", *layers)
+    assert code == 0, err
+    for row, prompt in zip(map(json.loads, out.splitlines()), ("tell me", "red"), strict=True):
+        truth = exact_risk(place / "model", prompt, "two", 4)
+        assert abs(row["p"] - truth) < 4 * row["stderr"]
+    plan = json.loads((place / "layers" / "rounds" / "0000.json").read_text())
+    assert {f"vector:{path}@{n}" for n in range(2)} < {one[4] for one in plan["components"]}
+    code, _, err = call(capsys, *words, place / "none", "--streams", f"vector:{path}")
+    assert code == 2 and "vector:FILE@LAYER" in " ".join(err.split())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tailcast.proposals import Floats, Proposal, StreamKey, log_ratio_after
 __all__ = ["Mixture", "allocate", "default_components", "log_ratios", "streams_of"]
 
 KINDS = (
-    "prefill:TEXT", "hits:DIR", "prompt:TEXT", "vector:FILE", "adapter:DIR",
+    "prefill:TEXT", "hits:DIR", "prompt:TEXT", "vector:FILE@LAYER", "adapter:DIR",
     "model:NAME", "learned:FILE", "tilt:BETA:STREAM",
 )  # fmt: skip
 """Kinds of streams by what a user writes after --streams (docs/streams.md)."""

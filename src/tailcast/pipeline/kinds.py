@@ -13,7 +13,7 @@ from tailcast.pipeline.learning import hits_of_run
 from tailcast.sampling import StreamKind
 from tailcast.steering import load_steering
 from tailcast.streams import Openings, Other, Prompted, Tilted, Vector, load_shift
-from tailcast.types import Query
+from tailcast.types import Query, SteeringVector
 from tailcast.workers import Kit
 
 __all__ = ["build_kinds", "streams_digest"]
@@ -45,7 +45,7 @@ def _build(spec: str, config: RunConfig, target: Any, queries: Sequence[Query]) 
         "prefill": lambda: _prefilled(rest, target),
         "hits": lambda: Openings(hits_of_run(rest, target, tokens=max(config.grid.switches))),
         "prompt": lambda: Prompted(target, queries, rest),
-        "vector": lambda: Vector(spec, target, load_steering(rest)),
+        "vector": lambda: Vector(spec, target, _vector(rest)),
         "adapter": lambda: Other(spec, _model(config, adapter=rest)),
         "model": lambda: Other(spec, _model(config, model=rest, adapter=None, revision=None)),
         "learned": lambda: _shift(rest, target),
@@ -58,6 +58,14 @@ def _build(spec: str, config: RunConfig, target: Any, queries: Sequence[Query]) 
 
 def _model(config: RunConfig, **changes: Any) -> Any:
     return load_target(config.model_settings.model_copy(update=changes))
+
+
+def _vector(text: str) -> SteeringVector:
+    """A file's vector, or that of a layer of it: FILE@12."""
+    path, _, layer = text.rpartition("@")
+    if path and layer.isdecimal() and not Path(text).exists():
+        return load_steering(path, layer=int(layer))
+    return load_steering(text)
 
 
 def _shift(path: str, target: Any) -> StreamKind:

@@ -98,7 +98,9 @@ def _at_layer(vectors: list[SteeringVector], layer: int | None, path: Path) -> S
     layers = [vector.layer for vector in vectors]
     if layer not in layers:
         span = f"layers {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"layer {layers[0]}"
-        raise SteeringError(f"{path} holds {span}: name one of them with --layer (got {layer}).")
+        raise SteeringError(
+            f"{path} holds {span}: name one, by --layer or vector:FILE@LAYER (got {layer})."
+        )
     return vectors[layers.index(layer)]
 
 
