@@ -108,25 +108,56 @@ def tokens(place: Path, query_id: str) -> float:
     for path in sorted((place / "samples").glob(f"*/{query_id}/*.parquet")):
         table = parquet.read_table(path, partitioning=None)
         total += compute.sum(compute.list_value_length(table["tokens"])).as_py()
+        names = ("strength", "switch", "mix", "heat", "kind")
+        proposals = [Proposal(*phi) for phi in zip(*(table[name].to_pylist() for name in names),
+                                                   strict=True)]  # fmt: skip
         switch = np.array([
-            Proposal(*phi).steered_tokens if phi[0] else 0
-            for phi in zip(*(table[name].to_pylist() for name in ("strength", "switch", "mix")),
-                           strict=True)
+            one.steered_tokens if other_pass(one.strength, one.kind) else 0 for one in proposals
         ])  # fmt: skip
         lengths = compute.list_value_length(table["tokens"]).to_numpy()
         total += float(np.minimum(lengths, switch).sum())
     for path in sorted((place / "scores").glob(f"*/{query_id}/*.parquet")):
         table = parquet.read_table(path, partitioning=None)
         facts = table.schema.metadata
-        streams = 1 + len({one[0] for one in json.loads(facts[b"streams"]) if one[0]})
+        passes = {other_pass(one[0], one[2]) for one in json.loads(facts[b"streams"])}
+        streams = 1 + len(passes - {""})
         lengths = np.array(table["length"].to_pylist() or [0])
         total += streams * float(np.minimum(lengths, int(facts[b"tokens"])).sum())
     return total
 
 
+def other_pass(strength: float, kind: str) -> str:
+    """Names the forward pass that a stream reads besides the target's; empty without one."""
+    inner = kind.split(":", 2)[2] if kind.startswith("tilt:") else kind
+    own = strength or inner.startswith(("prompt:", "adapter:", "model:"))
+    return f"{inner} {strength:g}" if own else ""
+
+
 def agreed(rows: list[Any]) -> str:
     """How many intervals agree with the reference."""
     return f"{sum(one['agree'] for one in rows)} of {len(rows)}"
+
+
+def decades(head: str, rows: list[Any]) -> list[str]:
+    """Lines of a table, one for each decade of risk; after the head what holds for all rows."""
+    lines, columns = [], head.count("|") - 1
+    good = [one for one in rows if one["verdict"] == "ok"]
+    z = np.array([one["z"] for one in rows])
+    audits = {one["run"]: one["audit"] for one in rows if one["audit"]}.values()
+    said = ", ".join(f"{one['low']:.2f} to {one['high']:.2f}" for one in audits) or "none"
+    facts = f"{agreed(rows)} | {agreed(good)} | {z.mean():.2f}, {z.std():.2f} | {said}"
+    for low, high in DECADES:
+        some = [one for one in rows if low <= one["truth"] < high and one["p"] > 0]
+        if some:
+            units = ("draws", "tokens", "made")
+            gains = " | ".join(f"{np.median([one[unit] for one in some]):.2g}" for unit in units)
+            alone = sorted(one["tokens"] for one in some)
+            below = f"{sum(gain < 0.7 for gain in alone)}, {alone[0]:.2g}"
+            lines.append(
+                f"{head} {facts} | {low:g} to {high:g} | {len(some)} | {gains} | {below} |"
+            )
+            head, facts = "| " * columns + "|", "| | |"
+    return lines
 
 
 def page(rows: list[Any]) -> str:
@@ -150,29 +181,9 @@ def page(rows: list[Any]) -> str:
         "| tokens | made | below 0.7 |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for method, temperature, seeds, samples in RUNS:
+    for method, temperature, _, samples in RUNS:
         mine = [one for one in rows if (one["method"], one["temperature"]) == (method, temperature)]
-        good = [one for one in mine if one["verdict"] == "ok"]
-        z = np.array([one["z"] for one in mine])
-        audits = {one["run"]: one["audit"] for one in mine if one["audit"]}.values()
-        said = ", ".join(f"{one['low']:.2f} to {one['high']:.2f}" for one in audits) or "none"
-        head = (
-            f"| {method} | {temperature} | {samples} | {agreed(mine)} | {agreed(good)} "
-            f"| {z.mean():.2f}, {z.std():.2f} | {said} "
-        )
-        for low, high in DECADES:
-            some = [one for one in mine if low <= one["truth"] < high and one["p"] > 0]
-            if some:
-                gains = [
-                    np.median([one[unit] for one in some]) for unit in ("draws", "tokens", "made")
-                ]
-                shown = " | ".join(f"{gain:.2g}" for gain in gains)
-                low_gains = sorted(one["tokens"] for one in some)
-                below = f"{sum(gain < 0.7 for gain in low_gains)}, {low_gains[0]:.2g}"
-                lines.append(
-                    f"{head}| {low:g} to {high:g} | {len(some) // len(seeds)} | {shown} | {below} |"
-                )
-                head = "| | | | | | | "
+        lines += decades(f"| {method} | {temperature} | {samples} |", mine)
     return "\n".join(lines) + "\n"
 
 
