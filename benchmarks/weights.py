@@ -36,7 +36,7 @@ def main() -> None:
         tailcast.estimate(
             "embedded", asset("demo_queries.jsonl"), "refusal", out=out, samples=300,
             pairs=str(asset("demo_pairs.jsonl")), temperature=0.7, max_new_tokens=24,
-            dtype="bfloat16",
+            dtype="bfloat16", openings=False,
         )  # fmt: skip
     store = RunStore(out)
     config = RunConfig(**store.read_json("manifest.json")["config"])
