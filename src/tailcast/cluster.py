@@ -18,6 +18,9 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     workers: int | None = Field(
         None, ge=1, description="How many of them; one for each GPU, or core, if not given."
     )
+    gpus_per_worker: int | None = Field(
+        None, ge=1, description="GPUs that each of workers takes, for device_map; 1 if not given."
+    )
     judges: int | None = Field(
         None,
         ge=1,
@@ -32,7 +35,7 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     def _names_workers(self) -> Self:
         if self.ray not in (None, "local", "auto") and not str(self.ray).startswith("ray://"):
             raise ValueError(f"ray {self.ray!r} is none of local, auto and a ray:// address")
-        for name in ("workers", "judges", "judge_gpus"):
+        for name in ("workers", "gpus_per_worker", "judges", "judge_gpus"):
             if getattr(self, name) is not None and self.ray is None:
                 raise ValueError(f"{name} is for Ray: give ray too, local for instance")
         if self.judge_gpus is not None and self.judges is None:

@@ -194,6 +194,10 @@ class RunConfig(
         if self.ray and (alone or self.splits):
             what = "method splitting" if self.splits else f"stream {alone}"
             raise ValueError(f"{what} runs in this process: drop ray")
+        if self.device_map and self.device != "auto":
+            raise ValueError(f"device_map says where the model lies: drop device {self.device}")
+        if self.gpus_per_worker and not self.device_map:
+            raise ValueError("gpus_per_worker is for models on several GPUs: give device_map auto")
         if self.judges and self.judge_calls:
             raise ValueError(
                 "judge_calls are counted in one process: drop judges, or end the run by budget "

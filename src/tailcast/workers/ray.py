@@ -292,8 +292,9 @@ def _share(resources: dict[str, float], config: RunConfig) -> tuple[dict[str, fl
     """What one worker takes of a cluster, and for how many it has room beside the judges."""
     judges = config.judges or 0
     gpus = resources.get("GPU", 0) - judges * (config.judge_gpus or 0)
-    if "GPU" in resources and config.device != "cpu":
-        return {"num_gpus": 1, "num_cpus": 1}, int(gpus + 1e-6)
+    each = config.gpus_per_worker or 1
+    if config.gpus_per_worker or ("GPU" in resources and config.device != "cpu"):
+        return {"num_gpus": each, "num_cpus": 1}, int((gpus + 1e-6) // each)
     return {"num_cpus": 1}, int(resources.get("CPU", 0)) - judges
 
 
