@@ -104,9 +104,9 @@ def test_a_killed_worker_loses_and_doubles_nothing(ray, alone, tabular, unit, tm
 
 
 def test_a_killed_judge_and_a_run_that_was_cut_short_change_nothing(
-    ray, alone, tabular, unit, tmp_path
+    ray, alone, tabular, unit, tmp_path, monkeypatch
 ):
-    """What was drawn and not judged before the cut is judged; the judge that is killed, too."""
+    """What one process drew and did not judge is judged, also where a judge is killed."""
 
     def cut():
         raise KeyboardInterrupt
@@ -117,16 +117,17 @@ def test_a_killed_judge_and_a_run_that_was_cut_short_change_nothing(
         killed.append(workers_of(ray, "Judge")[0])
         os.kill(killed[0], signal.SIGKILL)
 
-    out, several = tmp_path / "run", {"ray": "local", "workers": 1, "judges": 2}
+    out = tmp_path / "run"
+    monkeypatch.setattr(shards, "SHARD_DRAWS", 16)
     with pytest.raises(KeyboardInterrupt):
-        measured(out, tabular, unit, Seen(cut, at=5), **several)
+        measured(out, tabular, unit, Seen(cut, at=5))
     names = [
         {one.relative_to(out / kind) for one in (out / kind).rglob("*.parquet")}
         for kind in ("samples", "verdicts")
     ]
     assert names[1] < names[0]
     seen = Seen(kill, at=3)
-    measured(out, tabular, unit, seen, **several)
+    measured(out, tabular, unit, seen, ray="local", workers=1, judges=2)
     assert killed and content(out) == content(alone)
     assert "2 judges by Ray (local), one core each." in seen.said
 
@@ -288,6 +289,28 @@ def test_ray_that_is_missing_or_mistyped_is_said(tmp_path, capsys, monkeypatch):
     ]:
         code, _, err = call(capsys, *words, tmp_path / "run", *more)
         assert code == 2 and says in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("resources", "more", "share", "room"),
+    [
+        ({"GPU": 8, "CPU": 64}, {}, "one GPU", 8),
+        ({"GPU": 8, "CPU": 64}, {"device_map": "auto", "gpus_per_worker": 3}, "3 GPUs", 2),
+        ({"GPU": 8, "CPU": 64}, {"judges": 3, "judge_gpus": 0.5}, "one GPU", 6),
+        (
+            {"GPU": 8}, {"judges": 4, "judge_gpus": 1, "device_map": "auto", "gpus_per_worker": 2},
+            "2 GPUs", 2,
+        ),
+        ({"GPU": 8, "CPU": 64}, {"judges": 4, "device": "cpu"}, "one core", 60),
+        ({"CPU": 8}, {"judges": 3}, "one core", 5),
+        ({"CPU": 8}, {"device_map": "auto", "gpus_per_worker": 2}, "2 GPUs", 0),
+    ],
+)  # fmt: skip
+def test_workers_share_what_judges_leave(resources, more, share, room):
+    from tailcast.workers.ray import _share, _words
+
+    found, number = _share(resources, RunConfig(**MEASURE, ray="auto", **more))
+    assert (_words(found), number, found["num_cpus"]) == (share, room, 1)
 
 
 def test_a_model_from_disk_is_loaded_by_the_workers_alone(ray, tmp_path, capsys):
