@@ -43,7 +43,7 @@ def test_a_model_on_two_devices_is_the_model_on_one(path, tmp_path, dtype):
     model = path if dtype == "float32" else tied(path, tmp_path / "tied")
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("two_devices.py")), str(model), dtype],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -104,7 +104,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(ray, alone, tabular, unit, tm
 
 
 def test_a_killed_judge_and_a_run_that_was_cut_short_change_nothing(
-    ray, alone, tabular, unit, tmp_path, monkeypatch
+    ray, alone, tabular, unit, tmp_path
 ):
     """What one process drew and did not judge is judged, also where a judge is killed."""
 
@@ -118,7 +118,6 @@ def test_a_killed_judge_and_a_run_that_was_cut_short_change_nothing(
         os.kill(killed[0], signal.SIGKILL)
 
     out = tmp_path / "run"
-    monkeypatch.setattr(shards, "SHARD_DRAWS", 16)
     with pytest.raises(KeyboardInterrupt):
         measured(out, tabular, unit, Seen(cut, at=5))
     names = [
