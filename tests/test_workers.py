@@ -1,8 +1,10 @@
-"""Ray's workers bring the bytes that this process brings, however many they are and die."""
+"""Ray's workers and judges bring the bytes that this process brings, however many die."""
 
 import gc
+import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +16,7 @@ from tailcast.errors import WorkersError
 from tailcast.pipeline import Inputs, run, shards
 from tailcast.progress import Progress
 from tailcast.store import RunStore
-from tailcast.types import Query, SteeringVector
+from tailcast.types import Judge, Query, SteeringVector
 from tiny import call, save_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
@@ -68,17 +70,18 @@ class Seen(Progress):
 def ray():
     """Ray, stopped in the end; its own warnings are not ours."""
     module = pytest.importorskip("ray", reason=RAY)
+    module.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import it
     yield module
     module.shutdown()
     gc.collect()  # what it leaves warns when it is collected: here, not in another test
 
 
-def workers_of(ray) -> list[int]:
+def workers_of(ray, word="Worker") -> list[int]:
     """Process ids of the actors on this machine."""
     import psutil
 
     mine = psutil.Process().children(recursive=True)
-    return [one.pid for one in mine if "ray::Worker" in " ".join(one.cmdline())[:40]]
+    return [one.pid for one in mine if f"ray::{word}" in " ".join(one.cmdline())[:40]]
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -98,6 +101,104 @@ def test_a_killed_worker_loses_and_doubles_nothing(ray, alone, tabular, unit, tm
 
     out = measured(tmp_path / "run", tabular, unit, Seen(kill, at=3), ray="local", workers=2)
     assert killed and content(out) == content(alone)
+
+
+def test_a_killed_judge_and_a_run_that_was_cut_short_change_nothing(
+    ray, alone, tabular, unit, tmp_path
+):
+    """What one process drew and did not judge is judged, also where a judge is killed."""
+
+    def cut():
+        raise KeyboardInterrupt
+
+    killed = []
+
+    def kill():
+        killed.append(workers_of(ray, "Judge")[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        measured(out, tabular, unit, Seen(cut, at=5))
+    names = [
+        {one.relative_to(out / kind) for one in (out / kind).rglob("*.parquet")}
+        for kind in ("samples", "verdicts")
+    ]
+    assert names[1] < names[0]
+    seen = Seen(kill, at=3)
+    measured(out, tabular, unit, seen, ray="local", workers=1, judges=2)
+    assert killed and content(out) == content(alone)
+    assert "2 judges by Ray (local), one core each." in seen.said
+
+
+class Handed:
+    """A table that begins its second task only once somebody judges; it marks every task."""
+
+    def __init__(self, table, folder):
+        self.table, self.folder = table, folder
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.table, name)
+
+    def stream(self, *args, **more):
+        if number := len(list(self.folder.glob("drawn-*"))):
+            awaited(self.folder, "judging-*", 1)
+        (self.folder / f"drawn-{number}").touch()
+        return self.table.stream(*args, **more)
+
+
+class Stuck:
+    """A judge that answers its first text once two judge at once and a second task is drawn."""
+
+    def __init__(self, folder):
+        self.folder, self.calls = folder, 0
+
+    def __call__(self, query, text):
+        self.calls += 1
+        if self.calls == 1:
+            (self.folder / f"judging-{os.getpid()}").touch()
+            awaited(self.folder, "judging-*", 2)
+            awaited(self.folder, "drawn-*", 2)
+            time.sleep(1.0)  # for what must not come
+            drawn = len(list(self.folder.glob("drawn-*")))
+            (self.folder / f"waited-{os.getpid()}").write_text(str(drawn))
+        with (self.folder / f"asked-{os.getpid()}").open("a") as file:
+            file.write(f"{query.id}\n")
+        return float(text.count("4") > 1)
+
+    def usage(self):
+        return {"calls": self.calls}
+
+
+def awaited(folder, pattern, number):
+    end = time.monotonic() + 60
+    while len(list(folder.glob(pattern))) < number:
+        assert time.monotonic() < end, f"{pattern} came less than {number} times"
+        time.sleep(0.01)
+
+
+def test_sampling_goes_on_beside_judges_and_waits_for_those_that_are_behind(
+    ray, tabular, tmp_path, monkeypatch
+):
+    """Twelve tasks of one worker: while both judges are stuck in the first one's draws, the
+    second is drawn, and no third."""
+    monkeypatch.setattr(shards, "SHARD_DRAWS", 16)
+    config = RunConfig(
+        **{**MEASURE, "method": "mc", "steering": None, "monte_carlo": 0},
+        ray="local", workers=1, judges=2, out=str(tmp_path / "run"),
+    )  # fmt: skip
+    stuck, marks = Stuck(tmp_path), Handed(tabular, tmp_path)
+    judge = Judge("two fours", stuck, usage=stuck.usage)
+    found = run(config, inputs=Inputs(target=marks, judge=judge, queries=QUERIES))
+    assert not any("the judge failed" in reason for one in found for reason in one.reasons)
+    assert [path.read_text() for path in tmp_path.glob("waited-*")] == ["2", "2"]
+    assert len(list(tmp_path.glob("drawn-*"))) == 12
+    asked = [path.read_text().splitlines() for path in tmp_path.glob("asked-*")]
+    assert len(asked) == 2 and not stuck.calls  # by the judges alone
+    kept = json.loads((tmp_path / "run/judge.json").read_text())
+    assert kept == {"calls": len(asked[0]) + len(asked[1])}
 
 
 def test_draws_and_hits_are_counted_among_rays_metrics(ray, tabular, unit, tmp_path, monkeypatch):
@@ -181,9 +282,34 @@ def test_ray_that_is_missing_or_mistyped_is_said(tmp_path, capsys, monkeypatch):
         (["--ray", "local"], "pip install 'tailcast[ray]'"),
         (["--ray", "here"], "none of local, auto and a ray:// address"),
         (["--workers", "2"], "give ray too"),
+        (["--judges", "2"], "judges is for Ray: give ray too"),
+        (["--ray", "local", "--judge-gpus", "0.5"], "give judges too"),
+        (["--ray", "local", "--judges", "2", "--judge-calls", "9"], "counted in one process"),
     ]:
         code, _, err = call(capsys, *words, tmp_path / "run", *more)
         assert code == 2 and says in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("resources", "more", "share", "room"),
+    [
+        ({"GPU": 8, "CPU": 64}, {}, "one GPU", 8),
+        ({"GPU": 8, "CPU": 64}, {"device_map": "auto", "gpus_per_worker": 3}, "3 GPUs", 2),
+        ({"GPU": 8, "CPU": 64}, {"judges": 3, "judge_gpus": 0.5}, "one GPU", 6),
+        (
+            {"GPU": 8}, {"judges": 4, "judge_gpus": 1, "device_map": "auto", "gpus_per_worker": 2},
+            "2 GPUs", 2,
+        ),
+        ({"GPU": 8, "CPU": 64}, {"judges": 4, "device": "cpu"}, "one core", 60),
+        ({"CPU": 8}, {"judges": 3}, "one core", 5),
+        ({"CPU": 8}, {"device_map": "auto", "gpus_per_worker": 2}, "2 GPUs", 0),
+    ],
+)  # fmt: skip
+def test_workers_share_what_judges_leave(resources, more, share, room):
+    from tailcast.workers.ray import _share, _words
+
+    found, number = _share(resources, RunConfig(**MEASURE, ray="auto", **more))
+    assert (_words(found), number, found["num_cpus"]) == (share, room, 1)
 
 
 def test_a_model_from_disk_is_loaded_by_the_workers_alone(ray, tmp_path, capsys):

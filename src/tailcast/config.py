@@ -4,6 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from tailcast.cluster import ClusterSettings
 from tailcast.errors import ConfigError
 from tailcast.filled import PRESETS, filled
 from tailcast.foreign import check_asked
@@ -22,8 +23,9 @@ _MOST_DRAWS = 100_000
 
 
 class RunConfig(
-    ServerSettings, ModelSettings, SamplingSettings, JudgeSettings, frozen=True, extra="forbid"
-):
+    ClusterSettings, ServerSettings, ModelSettings, SamplingSettings, JudgeSettings,
+    frozen=True, extra="forbid",
+):  # fmt: skip
     """A run: what is measured, how it is sampled, where it is kept."""
 
     task: str | None = Field(
@@ -115,14 +117,6 @@ class RunConfig(
     mixes: tuple[float, ...] = Field((0.0, 0.1, 0.25, 0.5, 0.75), description="Grid of paper.")
     pilot_share: float = Field(0.1, gt=0, le=1, description="paper: queries in the pilot.")
     pilot_samples: int = Field(200, ge=1, description="paper: draws of each query in it.")
-    ray: str | None = Field(
-        None,
-        description="Work is done by Ray's workers: local, on this machine; auto, on the cluster "
-        "that it belongs to; or ray://HOST:PORT. In this process if not given.",
-    )
-    workers: int | None = Field(
-        None, ge=1, description="How many of them; one for each GPU, or core, if not given."
-    )
     out: str | None = Field(None, description="Run directory, or the URL of one: s3://...")
 
     @model_validator(mode="after")
@@ -195,15 +189,20 @@ class RunConfig(
                 raise ValueError(f"{name} is not for method splitting: drop it, or change method")
 
     @model_validator(mode="after")
-    def _names_workers(self) -> Self:
-        if self.ray not in (None, "local", "auto") and not str(self.ray).startswith("ray://"):
-            raise ValueError(f"ray {self.ray!r} is none of local, auto and a ray:// address")
-        if self.workers is not None and self.ray is None:
-            raise ValueError("workers are Ray's: give ray too, local for instance")
+    def _fits_its_workers(self) -> Self:
         alone = next((one for one in self.streams if one.startswith(WITH_MODELS)), None)
         if self.ray and (alone or self.splits):
             what = "method splitting" if self.splits else f"stream {alone}"
             raise ValueError(f"{what} runs in this process: drop ray")
+        if self.device_map and self.device != "auto":
+            raise ValueError(f"device_map says where the model lies: drop device {self.device}")
+        if self.gpus_per_worker and not self.device_map:
+            raise ValueError("gpus_per_worker is for models on several GPUs: give device_map auto")
+        if self.judges and self.judge_calls:
+            raise ValueError(
+                "judge_calls are counted in one process: drop judges, or end the run by budget "
+                "judge-calls"
+            )
         return self
 
     def _check_switch(self, switch: int) -> None:

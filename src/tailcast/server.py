@@ -8,8 +8,8 @@ __all__ = ["ServerSettings", "refused"]
 
 _WITH_WEIGHTS = ("vector:", "adapter:", "model:", "learned:", "tilt:")  # streams
 _HERE = (
-    "steering", "pairs", "proposal", "adapter", "bits", "dtype", "device", "memory", "roulette",
-    "engine", "ray",
+    "steering", "pairs", "proposal", "adapter", "bits", "dtype", "device", "device_map", "memory",
+    "roulette", "engine", "ray",
 )  # fmt: skip
 
 

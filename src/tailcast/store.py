@@ -57,7 +57,8 @@ DAMAGES = (
 GROWING = ("samples", "monte_carlo")
 FREE = (
     "out", "budget", "memory", "engine", "engine_model", "engine_seeds", "judge_workers",
-    "judge_rate", "judge_calls", "ray", "workers", "target_server", "target_workers",
+    "judge_rate", "judge_calls", "ray", "workers", "gpus_per_worker", "judges",
+    "judge_gpus", "target_server", "target_workers",
 )  # fmt: skip
 
 

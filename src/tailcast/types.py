@@ -90,13 +90,12 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
         description="auto (the checkpoint's, if this machine is fast in it), bfloat16, float32 ...",
     )
     bits: int | None = Field(
-        None,
-        ge=4,
-        le=8,
-        multiple_of=4,
-        description="4: weights in four bits, bitsandbytes.",
+        None, ge=4, le=8, multiple_of=4, description="4: weights in four bits, bitsandbytes."
     )
     device: str = Field("auto", description="auto (cuda, mps, cpu in this order) or a name.")
+    device_map: Literal["auto"] | None = Field(
+        None, description="auto: the model's layers are spread over all GPUs of this machine."
+    )
     system_prompt: str | None = Field(None, description="Put before every query.")
     plain_prompt: bool = Field(False, description="Send the query's text without chat template.")
     trust_remote_code: bool = Field(False, description="Let code that comes with the model run.")

@@ -127,7 +127,7 @@ class SlotCache:
         self.written: list[int] = []  # slot -> tokens in its tail
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
-        self._plan: _Plan | None = None
+        self._plans: dict[torch.device, _Plan] = {}
         self._stacked: tuple[int, ...] = ()
         self._stacks: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -173,22 +173,22 @@ class SlotCache:
         ]
 
     @contextmanager
-    def appending(self, device: torch.device) -> Iterator[None]:
+    def appending(self) -> Iterator[None]:
         """A forward pass of one new token for each slot."""
-        self._plan = _Plan(self, device)
         try:
             with attending(self):
                 yield
         finally:
-            self._plan = None
+            self._plans = {}
         self.written = [written + 1 for written in self.written]
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Geometry
     ) -> Tensor:
-        """Attention of one new token a row to its prefix and its tail."""
-        plan = self._plan
-        assert plan is not None
+        """Attention of one new token a row to its prefix and its tail, on the layer's device."""
+        if key.device not in self._plans:
+            self._plans[key.device] = _Plan(self, key.device)
+        plan = self._plans[key.device]
         if layer not in self.keys:
             self.keys[layer] = key.new_zeros((self.slots, key.shape[1], self.length, key.shape[3]))
             self.values[layer] = value.new_zeros((*self.keys[layer].shape[:3], value.shape[3]))
@@ -274,7 +274,7 @@ class _Part:
 
 
 class _Plan:
-    """What one step's layers share: who attends where, and what is masked.
+    """What one step's layers of a device share: who attends where, and what is masked.
 
     Rows that share a prefix are one batch of queries to it; batches of several prefixes are
     filled up to equal length with their own first row.

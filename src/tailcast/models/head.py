@@ -33,7 +33,8 @@ def widen_head(model: Any) -> None:
 
     def forward(hidden: Tensor) -> Tensor:
         with products():
-            return linear(hidden.float(), weight, bias)
+            # in place of accelerate's hook, which brings it to a head on another device
+            return linear(hidden.to(weight.device).float(), weight, bias)
 
     head.forward = forward  # type: ignore[assignment,method-assign]
 

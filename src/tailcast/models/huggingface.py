@@ -78,9 +78,14 @@ class HuggingFaceTarget(PromptFormat):
 
     @property
     def like(self) -> Tensor:
-        """A floating-point parameter, for dtype and device."""
+        """A floating-point parameter, the first: for dtype, and the device that tokens go to."""
         found: Tensor = next(p for p in self.model.parameters() if p.is_floating_point())
         return found
+
+    @property
+    def devices(self) -> set[torch.device]:
+        """Where it lies."""
+        return {weight.device for weight in self.model.parameters()}
 
     @property
     def unembedding(self) -> Tensor:
@@ -248,11 +253,10 @@ class HuggingFaceStream:
 
     def push(self, tokens: Tensor) -> Tensor:
         """Append one token to every slot; next-token logits of each, [n, V]."""
-        device = self.target.like.device
         positions = self.cache.positions()
-        strengths = torch.tensor(self.strengths, device=device)
+        strengths = torch.tensor(self.strengths, device=self.target.like.device)
         hooks = self.steerer.steering(strengths) if self.steerer else nullcontext()
-        with torch.no_grad(), self.cache.appending(device), hooks:
+        with torch.no_grad(), self.cache.appending(), hooks:
             return self.target.forward(tokens[:, None], [[place] for place in positions])
 
     def _prefix(self, prompt: tuple[int, ...], strength: float) -> int:

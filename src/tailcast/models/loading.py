@@ -46,11 +46,14 @@ def load_model(settings: ModelSettings) -> tuple[Any, Any]:
     transformers = importlib.import_module("transformers")
     if settings.bits:
         options |= _quantised(settings, device, transformers)
+    if settings.device_map:
+        options |= _spread(settings)
     with _sentences(f"model {settings.model!r} cannot be loaded"), _quiet(transformers):
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            place, dtype=torch.float32 if "gguf_file" in options else "auto", **options
-        )
+        options.setdefault("dtype", torch.float32 if "gguf_file" in options else "auto")
+        model = transformers.AutoModelForCausalLM.from_pretrained(place, **options)
+    if settings.device_map:
+        _check_spread(model)
     stored = model.dtype
     if "gguf_file" in options:
         _forget_quantisation(model)
@@ -60,7 +63,8 @@ def load_model(settings: ModelSettings) -> tuple[Any, Any]:
             model = _with_adapter(model, settings.adapter)
     if not settings.bits:
         dtype = _dtype(settings.dtype) or _auto_dtype(stored, device)
-        model = _arranged(_cast(model, dtype).to(device))
+        model = _cast(model, dtype)
+        model = _arranged(model if settings.device_map else model.to(device))
     return model.eval(), tokenizer
 
 
@@ -181,6 +185,28 @@ def _quantised(settings: ModelSettings, device: torch.device, transformers: Any)
         raise MissingExtra("bitsandbytes", "bits", "bits 4")
     how = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
     return {"quantization_config": how, "device_map": {"": device}}
+
+
+def _spread(settings: ModelSettings) -> dict[str, Any]:
+    """Loading options for a model on several devices, planned for the dtype that it will have."""
+    if settings.adapter or settings.model.endswith(".gguf"):
+        raise ModelError(
+            "device_map takes a model directory or a hub id without adapter: merge the adapter and "
+            "save the model first, or leave device_map out."
+        )
+    return {"device_map": settings.device_map, "dtype": _dtype(settings.dtype) or "auto"}
+
+
+def _check_spread(model: Any) -> None:
+    """No part of the model lies where it must be fetched from for every token."""
+    places = list(map(str, getattr(model, "hf_device_map", {}).values()))
+    slow = sum(place in ("cpu", "disk") for place in places)
+    if "disk" in places or 0 < slow < len(places):
+        raise ModelError(
+            f"the model does not fit on the {torch.accelerator.device_count()} devices that are "
+            f"seen here: {slow} of its {len(places)} parts would lie in main memory or on disk; "
+            "use more GPUs, or --bits 4."
+        )
 
 
 def _forget_quantisation(model: Any) -> None:

@@ -19,14 +19,17 @@ def planned_rows(target: Any, max_new_tokens: int, budget: float | None = None) 
     Args:
         target: The target; one without ``slot_bytes`` gets 128 rows.
         max_new_tokens: Length limit of a completion.
-        budget: GiB that the rows may take; half of what is free on the device if None.
+        budget: GiB that the rows may take; half of what is free on the device if None, on the
+            fullest of several. Each of those is taken to hold all of a row.
     """
     if not hasattr(target, "slot_bytes"):
         return _UNKNOWN
-    device = target.like.device
-    room = budget * 2**30 if budget is not None else _SHARE * free_bytes(device)
+    if budget is not None:
+        room = budget * 2**30
+    else:
+        room = _SHARE * min(free_bytes(device) for device in target.devices)
     rows = max(2.0, room / target.slot_bytes(max_new_tokens))
-    most = _MOST.get(device.type, _MOST["other"])
+    most = _MOST.get(target.like.device.type, _MOST["other"])
     return min(most, 1 << int(math.log2(rows)))
 
 

@@ -33,8 +33,8 @@ class ProjectedStream(HuggingFaceStream):
         Steerer(vector, target.layers, target.width, target.like)  # says what does not fit
         away = -1.0 if vector.operator == "ablate" else 1.0
         unit = torch.from_numpy(vector.direction) * (away / vector.norm**2)
-        self.unit = unit.to(target.like.device)
         self.layer = target.layers.layers[vector.layer]
+        self.unit = unit.to(next(self.layer.parameters()).device)
         self.projections = torch.empty(0)
 
     def push(self, tokens: Tensor) -> Tensor:

@@ -2,10 +2,11 @@
 
 Hooks exist only while a forward pass runs, so the model is what it was before and after,
 also when the pass fails. Every row has its own strength; at 0 a row is left exactly as it
-was. Which positions are steered is the caller's choice of what it forwards.
+was. Which positions are steered is the caller's choice of what it forwards. Layers may lie on
+several devices: what is added to a hidden state is sent to where that is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,6 +51,7 @@ class Steerer:
         if vector.operator == "ablate":
             direction = direction / direction.norm()
         self.direction = direction.to(device=like.device, dtype=like.dtype)
+        self.unit = _beside(self.direction)
 
     @contextmanager
     def steering(self, strengths: Tensor) -> Iterator[None]:
@@ -66,18 +68,19 @@ class Steerer:
                 handle.remove()
 
     def _add(self, strength: Tensor) -> list[Any]:
-        step = strength * self.direction
+        step = _beside(strength * self.direction)
 
         def change(module: nn.Module, args: Any, output: Any) -> Any:
-            return _on_first(output, lambda hidden: hidden + step)
+            return _on_first(output, lambda hidden: hidden + step(hidden))
 
         return [self.places.layers[self.vector.layer].register_forward_hook(change)]
 
     def _ablate(self, strength: Tensor) -> list[Any]:
-        unit = self.direction
+        rate, unit = _beside(strength), self.unit
 
         def without(hidden: Tensor) -> Tensor:
-            return hidden - strength * (hidden @ unit)[..., None] * unit
+            along = unit(hidden)
+            return hidden - rate(hidden) * (hidden @ along)[..., None] * along
 
         def on_output(module: nn.Module, args: Any, output: Any) -> Any:
             return _on_first(output, without)
@@ -92,6 +95,18 @@ class Steerer:
             for layer in self.places.layers
         ]
         return handles + [part.register_forward_hook(on_output) for part in self.places.writers]
+
+
+def _beside(tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    """The tensor on the device of another one; it is sent to each device once."""
+    on = {tensor.device: tensor}
+
+    def found(other: Tensor) -> Tensor:
+        if other.device not in on:
+            on[other.device] = tensor.to(other.device)
+        return on[other.device]
+
+    return found
 
 
 def _on_first(output: Any, change: Any) -> Any:

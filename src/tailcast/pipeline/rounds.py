@@ -18,7 +18,7 @@ from tailcast.config import RunConfig
 from tailcast.mixtures import Mixture
 from tailcast.pipeline.allocation import Spent, first_round, next_round
 from tailcast.pipeline.learning import Trail, informed, left_out, read_trail
-from tailcast.pipeline.shards import Bench, draw_stage, settles
+from tailcast.pipeline.shards import Bench, draw_stage
 from tailcast.pipeline.shelf import Shelf, Shelved
 from tailcast.pipeline.stopping import reached, spent_budget
 from tailcast.pipeline.tasks import EncodeTask, encode_queries, outcome_of
@@ -230,7 +230,7 @@ def _take(bench: Bench, stage: str, query: Query, mixture: Mixture, history: His
             bench.store, stage, query.id, mixture, continuations=several, failed_hit=True
         )
     passes = own_passes(bench, query, mixture.components)
-    work = work_of(draws, mixture, several, passes, read=not settles(bench))
+    work = work_of(draws, mixture, several, passes, read=not bench.settles)
     history.add(found, pessimistic, work)
     for name, number in draws.cost.items():
         history.cost[name] += number

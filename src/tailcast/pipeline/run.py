@@ -18,6 +18,7 @@ from tailcast.data import load_queries, pairs_digest, queries_digest
 from tailcast.errors import StoreError
 from tailcast.mixtures import LEARNING
 from tailcast.pipeline.check import Case, audits_of, compared, history_case
+from tailcast.pipeline.judging import MeetTask, meet_judge
 from tailcast.pipeline.kinds import build_kinds, streams_digest
 from tailcast.pipeline.rounds import run_rounds
 from tailcast.pipeline.select import Selection, select_proposals
@@ -33,7 +34,7 @@ from tailcast.stats import Audit, Estimate, importance_sampling, monte_carlo
 from tailcast.store import RunStore
 from tailcast.streams import Openings
 from tailcast.types import ContrastPair, Engine, Judge, Query, SteeringVector, Target
-from tailcast.workers import Kit, Workers, open_workers
+from tailcast.workers import Kit, open_judges, open_workers
 
 __all__ = ["Inputs", "run"]
 
@@ -77,13 +78,11 @@ def run(
     )
     queries = queries[: config.limit]
     kit = Kit(config, target=inputs.target, judge=inputs.judge, engine=inputs.engine)
-    for query in queries:
-        if kit.judge.check is not None:
-            kit.judge.check(query)
+    judge = None if config.judges else meet_judge(kit, MeetTask(queries))
     with store.locked():
         facts = _facts(config, queries, inputs)
-        if kit.judge.fingerprint:
-            facts["judge"] = kit.judge.fingerprint
+        if judge and judge.fingerprint:
+            facts["judge"] = judge.fingerprint
         store.check(config.model_dump(mode="json"), facts)
         if not store.holds(QUERIES):
             store.write_lines(QUERIES, [asdict(query) for query in queries])
@@ -91,23 +90,31 @@ def run(
         if there and store.read_json("finished.json") == _size(config):
             progress.say(f"{store.path} is finished: nothing to do.")
             return [_record(row) for row in store.read_lines("estimates.jsonl")]
-        with session(store, _size(config)), open_workers(kit, progress.say) as workers:
-            bench = _bench(store, workers, kit, facts, inputs, queries, progress)
+        with (
+            session(store, _size(config)),
+            open_workers(kit, progress.say) as workers,
+            open_judges(kit, progress.say) as judges,
+        ):
+            judge = judge or outcome_of(judges, meet_judge, MeetTask(queries))
+            bench = Bench(store, workers, judges, kit, judge)
+            bench = _equipped(bench, facts, inputs, queries, progress)
             try:
                 return _measure(bench, queries, config, progress)
             finally:
-                _add_usage(store, kit.judge, progress)
+                _add_usage(bench, progress)
 
 
-def _bench(
-    store: RunStore, workers: Workers, kit: Kit, facts: dict[str, str], inputs: Inputs,
-    queries: Sequence[Query], progress: Progress,
+def _equipped(
+    bench: Bench, facts: dict[str, str], inputs: Inputs, queries: Sequence[Query],
+    progress: Progress,
 ) -> Bench:  # fmt: skip
     """Load the model, make sure that it is the run's, and all that it is steered by."""
-    config = kit.config
+    store, workers, kit, config = bench.store, bench.workers, bench.kit, bench.config
     model = outcome_of(workers, read_model, ReadTask())
     rows = config.batch or int(store.fact("rows") or model.rows)
     facts |= {"model": model.fingerprint, "revision": model.revision, "rows": str(rows)}
+    if bench.facts.fingerprint:
+        facts["judge"] = bench.facts.fingerprint
     kinds = build_kinds(kit, queries, inputs.streams or {}) if config.streams else {}
     if kinds:
         facts["streams"] = streams_digest(kinds)
@@ -120,12 +127,14 @@ def _bench(
         return outcome_of(workers, fit_vector, FitTask(pairs))
 
     steering = inputs.steering or steering_of(config, store, fit, model.weights)
-    return Bench(store, workers, kit, Rows(rows), steering, kinds)
+    return replace(bench, rows=Rows(rows), steering=steering, kinds=kinds)
 
 
-def _add_usage(store: RunStore, judge: Judge, progress: Progress) -> None:
+def _add_usage(bench: Bench, progress: Progress) -> None:
     """What the judge did, added to what it did for the same run before."""
-    used = judge.usage() if judge.usage else {}
+    store, used = bench.store, dict(bench.used)
+    if bench.config.judges is None:  # what it did for a shard that was cut short, too
+        used = bench.judge.usage() if bench.judge.usage else {}
     if not any(used.values()):
         return
     before = store.read_json("judge.json") or {}

@@ -6,11 +6,12 @@ on nothing but the block and the range, and every draw is seeded by its name (se
 query, number): what is on disk never depends on restarts or on when a block was drawn.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tailcast.config import RunConfig
-from tailcast.judges import judge_texts, screened
+from tailcast.pipeline.judging import JudgeFacts, JudgeTask, judge_draws
 from tailcast.pipeline.tasks import Drawn, DrawTask, Todo, draw_ranges
 from tailcast.progress import Progress
 from tailcast.proposals import Proposal
@@ -26,9 +27,9 @@ __all__ = [
     "Rows",
     "covered",
     "draw_stage",
-    "judge_shard",
+    "judge_shards",
     "next_shards",
-    "settles",
+    "unjudged",
 ]
 
 BLOCK_QUERIES = 16
@@ -44,7 +45,7 @@ Law = Callable[[str, int], Proposal]
 class Rows:
     """Rows of a forward pass: planned, and halved when memory runs out."""
 
-    number: int
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,13 @@ class Bench:
 
     store: RunStore
     workers: Workers
+    judges: Workers
     kit: Kit
-    rows: Rows
+    facts: JudgeFacts
+    rows: Rows = field(default_factory=Rows)
     steering: SteeringVector | None = None
     kinds: Mapping[str, StreamKind] = field(default_factory=dict)
+    used: Counter[str] = field(default_factory=Counter)
 
     @property
     def config(self) -> RunConfig:
@@ -65,8 +69,13 @@ class Bench:
 
     @property
     def judge(self) -> Judge:
-        """The run's judge."""
+        """The run's judge; built in this process."""
         return self.kit.judge
+
+    @property
+    def settles(self) -> bool:
+        """Whether draws end as soon as their verdict is certain."""
+        return self.config.settle and self.facts.settles
 
     @property
     def streams(self) -> Streams:
@@ -80,8 +89,9 @@ def draw_stage(
 ) -> None:  # fmt: skip
     """Draw and judge what is missing of a stage.
 
-    Workers draw; this process alone writes, so that a task done twice is kept once, and asks
-    the judge, so that its calls are counted in one place.
+    Workers draw; this process alone writes, so that a task done twice is kept once. Whoever
+    judges is given the next shard when he is free, and only then is the next one that is drawn
+    taken from the workers: those wait while judges are behind, and what waits is bounded.
 
     Args:
         bench: What to draw and judge with.
@@ -94,16 +104,19 @@ def draw_stage(
     shards = {query.id: bench.store.shards(stage, query.id) for query in queries}
     there = sum(min(draws[id], covered(some)) for id, some in shards.items())
     progress.start(stage, sum(draws[query.id] for query in queries), there)
-    for query in queries:
-        for shard in shards[query.id]:
-            judge_shard(bench, stage, query, shard, progress)
-    largest = LARGEST if settles(bench) else 1
-    todos = _todos(queries, shards, draws, largest)
+    todos = _todos(queries, shards, draws, LARGEST if bench.settles else 1)
     tasks = (_task(bench, stage, todo, law) for todo in todos)
-    for task, drawn in bench.workers.map(draw_ranges, tasks):
-        _keep(bench, task, drawn)
-        for batch, (query, shard) in zip(drawn.batches, task.todo, strict=True):
-            judge_shard(bench, stage, query, shard, progress, batch=batch)
+
+    def waiting() -> Iterator[JudgeTask]:
+        known = ((query, shard) for query in queries for shard in shards[query.id])
+        yield from unjudged(bench, stage, known)
+        for task, drawn in bench.workers.map(draw_ranges, tasks):
+            _keep(bench, task, drawn)
+            for batch, (query, shard) in zip(drawn.batches, task.todo, strict=True):
+                if not bench.store.has_verdicts(stage, query.id, shard):
+                    yield _judge_task(stage, query, shard, batch)
+
+    judge_shards(bench, waiting(), progress)
 
 
 Shards = dict[str, list[tuple[int, int]]]
@@ -171,14 +184,9 @@ def _task(bench: Bench, stage: str, todo: Todo, law: Law) -> DrawTask:
         for query, (start, end) in todo
     ]
     return DrawTask(
-        stage, todo, proposals, several, bench.rows.number, bench.steering, settles(bench),
+        stage, todo, proposals, several, bench.rows.number, bench.steering, bench.settles,
         bench.kinds,
     )  # fmt: skip
-
-
-def settles(bench: Bench) -> bool:
-    """Whether draws end as soon as their verdict is certain."""
-    return bench.config.settle and bench.judge.settled is not None
 
 
 def _keep(bench: Bench, task: DrawTask, drawn: Drawn) -> None:
@@ -192,22 +200,25 @@ def _keep(bench: Bench, task: DrawTask, drawn: Drawn) -> None:
             bench.store.write_batch(task.stage, shard, batch)
 
 
-def judge_shard(
-    bench: Bench, stage: str, query: Query, shard: tuple[int, int], progress: Progress,
-    *, batch: SampleBatch | None = None,
-) -> None:  # fmt: skip
-    """Judge a shard, unless that was done; it is read unless it is given."""
-    if bench.store.has_verdicts(stage, query.id, shard):
-        return
-    batch = batch or bench.store.read_batch(stage, query.id, shard)
+def unjudged(
+    bench: Bench, stage: str, shards: Iterable[tuple[Query, tuple[int, int]]]
+) -> Iterator[JudgeTask]:
+    """Those of a stage's shards on disk that have no verdicts, each read when it is asked for."""
+    for query, shard in shards:
+        if not bench.store.has_verdicts(stage, query.id, shard):
+            yield _judge_task(stage, query, shard, bench.store.read_batch(stage, query.id, shard))
+
+
+def judge_shards(bench: Bench, tasks: Iterable[JudgeTask], progress: Progress) -> None:
+    """Judge shards and write their verdicts."""
+    for task, judged in bench.judges.map(judge_draws, tasks):
+        bench.used.update(judged.used)
+        bench.store.write_verdicts(task.stage, task.query.id, task.shard, judged.verdicts)
+        hits = int(judged.verdicts.hits.sum())
+        bench.workers.count(len(task.texts), hits)
+        progress.advance(len(task.texts), hits)
+
+
+def _judge_task(stage: str, query: Query, shard: tuple[int, int], batch: SampleBatch) -> JudgeTask:
     ended = [finish == "roulette" for finish in batch.finish]
-    shares = None
-    if bench.config.screen:
-        name = f"{bench.config.seed}/{stage}/{query.id}/{shard[0]}/screen"
-        shares = screened(batch.texts, bench.config.screen_share, name)
-    draws = f"draws {shard[0]} to {shard[0] + len(batch) - 1} of {stage}"
-    verdicts = judge_texts(bench.judge, query, batch.texts, ended=ended, shares=shares, draws=draws)
-    bench.store.write_verdicts(stage, query.id, shard, verdicts)
-    hits = int(verdicts.hits.sum())
-    bench.workers.count(len(batch), hits)
-    progress.advance(len(batch), hits)
+    return JudgeTask(stage, query, shard, batch.texts, ended)

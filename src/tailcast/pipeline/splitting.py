@@ -20,8 +20,9 @@ from tailcast.pipeline.shards import (
     BLOCK_QUERIES,
     Bench,
     covered,
-    judge_shard,
+    judge_shards,
     next_shards,
+    unjudged,
 )
 from tailcast.pipeline.tasks import Todo, in_memory, stops_of
 from tailcast.progress import Progress
@@ -67,12 +68,11 @@ def split_queries(
     for first in range(0, len(queries), BLOCK_QUERIES):
         block = queries[first : first + BLOCK_QUERIES]
         for query in block:
-            for shard in bench.store.shards(STAGE, query.id):
-                judge_shard(bench, STAGE, query, shard, progress)
+            known = [(query, shard) for shard in bench.store.shards(STAGE, query.id)]
+            judge_shards(bench, unjudged(bench, STAGE, known), progress)
         while todo := next_shards(_there(bench, block), block, draws, size=size):
             _draw(bench, todo, score)
-            for query, shard in todo:
-                judge_shard(bench, STAGE, query, shard, progress)
+            judge_shards(bench, unjudged(bench, STAGE, todo), progress)
     return {query.id: _estimate(bench, query, spent.get(query.id, 0)) for query in queries}
 
 

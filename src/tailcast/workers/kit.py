@@ -51,6 +51,12 @@ class Kit:
         """The judge."""
         return self._given[1] or build_judge(self.config.judge_settings)
 
+    def of_a_judge(self) -> "Kit":
+        """For a worker that only judges, one of ``judges``: the rate of requests is for all."""
+        config = self.config
+        rate = config.judge_rate and config.judge_rate / (config.judges or 1)
+        return Kit(config.model_copy(update={"judge_rate": rate}), judge=self._given[1])
+
     def engine(self, rows: int) -> Engine | None:
         """What samples past the switch, asked ``rows`` times at once; None for our own loop."""
         if self._engine is None:

@@ -1,12 +1,12 @@
-"""Which workers does a run ask for?"""
+"""Who works and who judges for a run?"""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from tailcast.workers.kit import Kit
 from tailcast.workers.local import LocalWorkers, Workers
 
-__all__ = ["open_workers"]
+__all__ = ["open_judges", "open_workers"]
 
 
 @contextmanager
@@ -26,8 +26,24 @@ def open_workers(kit: Kit, say: Callable[[str], None]) -> Iterator[Workers]:
         return
     from tailcast.workers.ray import RayWorkers
 
-    workers = RayWorkers(kit, kit.config.ray, number=kit.config.workers, say=say)
-    try:
+    with closing(RayWorkers(kit, kit.config.ray, number=kit.config.workers, say=say)) as workers:
         yield workers
-    finally:
-        workers.close()
+
+
+@contextmanager
+def open_judges(kit: Kit, say: Callable[[str], None]) -> Iterator[Workers]:
+    """Who judges by the kit's config: this process, or actors beside the workers.
+
+    Args:
+        kit: What they work with; the actors load no model.
+        say: Told what happens to them.
+    """
+    config = kit.config
+    if config.ray is None or config.judges is None:
+        yield LocalWorkers(kit)
+        return
+    from tailcast.workers.ray import RayWorkers
+
+    judges = RayWorkers(kit.of_a_judge(), config.ray, number=config.judges, say=say, word="judge")
+    with closing(judges):
+        yield judges

@@ -1,10 +1,10 @@
 """Workers of a Ray cluster.
 
-Each is an actor with a model of its own. Ray places it, starts it anew when it dies, and
-does its unfinished tasks again; a task is a pure function, so that it does not matter that
-one may be done twice: the driver takes one outcome of it. What Ray would wait for without
-an end is bounded here: a worker that does not answer for a while is given up, its tasks go
-to the others, and that is said.
+Each is an actor with a model of its own, or with a judge and no model. Ray places it, starts
+it anew when it dies, and does its unfinished tasks again; a task is a pure function, so that
+it does not matter that one may be done twice: the driver takes one outcome of it. What Ray
+would wait for without an end is bounded here: a worker that does not answer for a while is
+given up, its tasks go to the others, and that is said.
 """
 
 import os
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from tailcast.config import RunConfig
 from tailcast.errors import MissingExtra, WorkersError
 from tailcast.workers.kit import Kit
 from tailcast.workers.local import Task
@@ -58,12 +59,16 @@ class _Actor:
 class RayWorkers:
     """Actors of a cluster, one for each GPU, or for each core where there is none.
 
+    Each has two tasks at a time and takes the next one where :meth:`map` is asked for more. So
+    workers whose outcomes are the tasks of others wait for these, with two outcomes each at most.
+
     Args:
         kit: What they work with; each loads its own.
         address: "local", "auto" or "ray://HOST:PORT".
         number: How many; as many as the cluster has room for if None.
         say: Told what happens to them.
         patience: Instead of :data:`PATIENCE`.
+        word: What each is called: "judge" for those that hold no model.
 
     Raises:
         MissingExtra: If Ray is not installed.
@@ -72,17 +77,21 @@ class RayWorkers:
 
     def __init__(
         self, kit: Kit, address: str, *, number: int | None, say: Callable[[str], None],
-        patience: float | None = None,
+        patience: float | None = None, word: str = "worker",
     ) -> None:  # fmt: skip
         self.ray = _ray()
         self.say = say
+        self.word = word
         self.patience = patience or PATIENCE
         self.connected = not self.ray.is_initialized()
         if self.connected:
-            _connect(self.ray, address, number)
-        share, room = _share(self.ray.cluster_resources(), kit.config.device)
+            _connect(self.ray, address, number and number + (kit.config.judges or 0))
+        if word == "judge":
+            share, room = {"num_cpus": 1, "num_gpus": kit.config.judge_gpus or 0}, 0
+        else:
+            share, room = _share(self.ray.cluster_resources(), kit.config)
         self.started = number or max(room, 1)
-        kind = self.ray.remote(concurrency_groups={"pulse": 1})(_marked(self.ray))
+        kind = self.ray.remote(concurrency_groups={"pulse": 1})(_marked(self.ray, word))
         made = kind.options(max_restarts=_RESTARTS, max_task_retries=_RESTARTS, **share)
         self.actors = {
             worker: made.remote(kit, torch.get_num_threads(), str(Path.cwd()))
@@ -92,9 +101,8 @@ class RayWorkers:
         self._listen()
         self.asleep = dict(self.pulses)
         self.starting = set(self.actors)
-        self.counters = _counters(kit.config.out or "")
-        what = "GPU" if "num_gpus" in share else "core"
-        say(f"{self.started} workers by Ray ({address}), one {what} each.")
+        self.counters = _counters(kit.config.out or "") if word == "worker" else []
+        say(f"{self.started} {word}s by Ray ({address}), {_words(share)} each.")
 
     def map(
         self, work: Callable[[Kit, AnyTask], Found], tasks: Iterable[AnyTask]
@@ -151,8 +159,8 @@ class RayWorkers:
         while not (awake := [worker for worker in list(self.actors) if self._awake(worker)]):
             if not self.actors:
                 raise WorkersError(
-                    f"none of {self.started} workers is left: see that the cluster has room for "
-                    "one, and run again; what was finished is kept."
+                    f"none of {self.started} {self.word}s is left: see that the cluster has room "
+                    "for one, and run again; what was finished is kept."
                 )
             time.sleep(0.2)
             self._give_up_silent()
@@ -192,15 +200,15 @@ class RayWorkers:
                 self._give_up(worker, f"died ({_first(error)})")
         except errors.RayError:
             if worker in self.actors and worker not in self.asleep:
-                self.say(f"Worker {worker} cannot be reached: what it had is done again.")
+                self.say(f"{self._name(worker)} cannot be reached: what it had is done again.")
                 self.asleep[worker] = self.actors[worker].pulse.remote()
         return False, None
 
     def _check_tries(self, task: Task, failures: Counter[str]) -> None:
         if failures[task.name] >= _TRIES:
             raise WorkersError(
-                f"{task.name}: no worker lived to the end of it, {_TRIES} were tried: read their "
-                "logs under /tmp/ray/session_latest/logs; lower batch if memory is short."
+                f"{task.name}: no {self.word} lived to the end of it, {_TRIES} were tried: read "
+                "their logs under /tmp/ray/session_latest/logs; lower batch if memory is short."
             )
 
     def _listen(self) -> None:
@@ -227,9 +235,12 @@ class RayWorkers:
     def _give_up(self, worker: int, why: str) -> None:
         self._end(worker)
         self.say(
-            f"Worker {worker} {why}: its node may be lost, or no node has room for it; "
+            f"{self._name(worker)} {why}: its node may be lost, or no node has room for it; "
             f"{len(self.actors)} others are left to do its tasks."
         )
+
+    def _name(self, worker: int) -> str:
+        return f"{self.word.capitalize()} {worker}"
 
     def _end(self, worker: int) -> None:
         self.asleep.pop(worker, None)
@@ -246,13 +257,10 @@ def _ray() -> Any:
     return ray
 
 
-def _marked(ray: Any) -> type[_Actor]:
-    """The actor's class; a sign of life is given beside its work."""
-
-    class Worker(_Actor):
-        pulse = ray.method(concurrency_group="pulse")(_Actor.pulse)
-
-    return Worker
+def _marked(ray: Any, word: str) -> type[_Actor]:
+    """The actor's class, by whose name its process is called; it gives signs of life meanwhile."""
+    pulse = ray.method(concurrency_group="pulse")(_Actor.pulse)
+    return type(word.capitalize(), (_Actor,), {"pulse": pulse})
 
 
 def _counters(run: str) -> list[Any]:
@@ -280,12 +288,22 @@ def _connect(ray: Any, address: str, number: int | None) -> None:
         ) from None
 
 
-def _share(resources: dict[str, float], device: str) -> tuple[dict[str, float], int]:
-    """What one worker takes of a cluster, and for how many it has room."""
-    gpus = int(resources.get("GPU", 0))
-    if gpus and device != "cpu":
-        return {"num_gpus": 1, "num_cpus": 1}, gpus
-    return {"num_cpus": 1}, int(resources.get("CPU", 0))
+def _share(resources: dict[str, float], config: RunConfig) -> tuple[dict[str, float], int]:
+    """What one worker takes of a cluster, and for how many it has room beside the judges."""
+    judges = config.judges or 0
+    gpus = resources.get("GPU", 0) - judges * (config.judge_gpus or 0)
+    each = config.gpus_per_worker or 1
+    if config.gpus_per_worker or ("GPU" in resources and config.device != "cpu"):
+        return {"num_gpus": each, "num_cpus": 1}, int((gpus + 1e-6) // each)
+    return {"num_cpus": 1}, int(resources.get("CPU", 0)) - judges
+
+
+def _words(share: dict[str, float]) -> str:
+    """A share for the reader of a message."""
+    gpus = share.get("num_gpus", 0)
+    if not gpus:
+        return "one core"
+    return "one GPU" if gpus == 1 else f"{gpus:g} GPUs"
 
 
 def _first(error: BaseException) -> str:
