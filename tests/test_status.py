@@ -35,6 +35,7 @@ SPLITTING = PLAIN | {"method": "splitting", "score": "openings", "particles": 4}
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     monkeypatch.setattr(shards, "SHARD_DRAWS", 4)
+    monkeypatch.setattr(shards, "LARGEST", 1)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ def finished(tmp_path_factory, tabular, unit):
     """A plain run, four batches of four draws of each query."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "SHARD_DRAWS", 4)
+        patch.setattr(shards, "LARGEST", 1)
         out = tmp_path_factory.mktemp("finished") / "run"
         measured(out, tabular, unit, PLAIN)
         yield out
