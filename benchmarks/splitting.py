@@ -25,11 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "benchmarks" / "reference" / "strongreject-40-T0.7.json"
 RESULT = ROOT / "benchmarks" / "results" / "splitting.md"
 QUERIES = {
-    "openings": ("q0", "q1", "q3", "q8", "q13", "q14"),
+    "usual": ("q0", "q1", "q3", "q8", "q13", "q14"),
     "steering": ("q1", "q5", "q8", "q11", "q13", "q14"),
 }
 SCORES: dict[str, dict[str, Any]] = {
-    "openings": {"score": "openings", "samples": 200, "particles": 25},
+    "usual": {"score": "usual", "samples": 200, "particles": 25},
     "steering": {"score": "steering", "samples": 400, "particles": 50, "floor": 0.01},
 }
 

@@ -136,7 +136,7 @@ def vector(tmp_path_factory, model):
     return place
 
 
-@pytest.mark.parametrize("score", ["openings", "steering"])
+@pytest.mark.parametrize("score", ["usual", "steering"])
 def test_a_transformers_model_agrees_with_enumeration(capsys, tmp_path, model, vector, score):
     (tmp_path / "q.jsonl").write_text('{"id": "a", "prompt": "tell me"}\n')
     code, out, err = call(

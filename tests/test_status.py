@@ -29,7 +29,7 @@ MIXTURE = PLAIN | {
     "method": "mixture", "steering": "a table's own", "strengths": (0.5, 1.0), "switches": (2, 4),
     "monte_carlo": 8,
 }  # fmt: skip
-SPLITTING = PLAIN | {"method": "splitting", "score": "openings", "particles": 4}
+SPLITTING = PLAIN | {"method": "splitting", "score": "usual", "particles": 4}
 
 
 @pytest.fixture(autouse=True)

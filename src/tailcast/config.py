@@ -61,7 +61,7 @@ class RunConfig(
     floor: float = Field(
         1e-3, gt=0, lt=1, description="splitting: a swarm ends where so rare a share is left."
     )
-    score: Literal["steering", "openings"] | None = Field(
+    score: Literal["steering", "usual"] | None = Field(
         None,
         description="splitting: projection on the steering vector, or log-odds to leave the "
         "target's usual openings. The first where there is a vector.",
@@ -183,7 +183,7 @@ class RunConfig(
                 "or more, and one swarm alone has no error: change one of them"
             )
         if self.split_score == "steering" and not (self.steering or self.pairs):
-            raise ValueError("score steering needs a vector: give steering or pairs, or openings")
+            raise ValueError("score steering needs a vector: give steering or pairs, or usual")
         for name in ("roulette", "continuations", "screen", "engine", "proposal"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is not for method splitting: drop it, or change method")
@@ -234,7 +234,7 @@ class RunConfig(
     @property
     def split_score(self) -> str:
         """The score of prefixes: as given, or by whether there is a vector."""
-        return self.score or ("steering" if self.steering or self.pairs else "openings")
+        return self.score or ("steering" if self.steering or self.pairs else "usual")
 
     @property
     def selects(self) -> bool:

@@ -86,7 +86,7 @@ def _score(bench: Bench, queries: Sequence[Query]) -> tuple[PrefixScore, dict[st
     config = bench.config
     if config.split_score == "steering":
         if bench.steering is None:
-            raise ConfigError("score steering needs a steering vector: give one, or openings.")
+            raise ConfigError("score steering needs a steering vector: give one, or usual.")
         return Projection(bench.steering), {}
     kept = bench.store.read_json("openings.json")
     if kept is None:

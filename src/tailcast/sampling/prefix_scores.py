@@ -52,7 +52,7 @@ class Projection:
         if not isinstance(target, HuggingFaceTarget):
             raise ConfigError(
                 f"score steering needs the states of a transformers model, and {target.fingerprint}"
-                " has none: use --score openings."
+                " has none: use --score usual."
             )
         return ProjectedStream(target, self.vector, slots, max_new_tokens)
 
