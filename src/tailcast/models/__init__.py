@@ -8,6 +8,7 @@ from tailcast.models.memory import is_out_of_memory, planned_rows
 from tailcast.models.served import Given, Served
 from tailcast.models.server_targets import load_served
 from tailcast.models.tabular import TabularTarget
+from tailcast.models.vllm_target import load_vllm
 
 __all__ = [
     "Given",
@@ -20,6 +21,7 @@ __all__ = [
     "load_model",
     "load_served",
     "load_target",
+    "load_vllm",
     "planned_rows",
     "shape_of",
     "weights_fingerprint",

@@ -231,7 +231,7 @@ def in_memory(draw_all: Callable[[int], Made], rows: int) -> tuple[Made, int]:
 def _drawn(
     kit: Kit, task: DrawTask, requests: Sequence[DrawRequest], rows: int
 ) -> list[SampleBatch]:
-    """Draw requests by our loop, with an engine past the switches, or by whatever has the target."""
+    """Draw requests by our loop, with an engine past the switches, or by what runs the target."""
     settings, vector = kit.config.sampling_settings, task.steering
     if isinstance(kit.target, Served):
         return draw_served(kit.target, requests, settings, steering=vector, kinds=task.kinds)
