@@ -217,8 +217,10 @@ def test_a_mixture_of_steered_streams_finds_the_risk(capsys, tmp_path, flags):
     assert {heat for _, heat, _ in drawn} == {1.0}, "heats are no part of the grid here"
     code, again, _ = call(capsys, *flags, *more, "--out", tmp_path / "again")
     assert code == 0 and json.loads(again) == one
-    everything = [*flags, "--judge", "pattern:^", "--samples", 300, "--out", tmp_path / "all"]
-    one = json.loads(call(capsys, *everything)[1])
+    everything = ["pattern:^" if one == "pattern:^two.*two" else one for one in flags]
+    code, out, err = call(capsys, *everything, "--samples", 300, "--out", tmp_path / "all")
+    assert code == 0, err
+    one = json.loads(out)
     assert abs(one["p"] - 1) < 4 * one["stderr"], "the mean weight"
     code, _, err = call(capsys, "report", tmp_path / "run", "--out", tmp_path / "run.html")
     assert code == 0 and "by vLLM" in (tmp_path / "run.html").read_text()
