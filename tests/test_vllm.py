@@ -296,14 +296,15 @@ def embedded(tmp_path_factory):
     from tailcast.models.embedded import asset
     from tailcast.pipeline.steer import fit_from_pairs
 
-    place = tmp_path_factory.mktemp("embedded")
+    place, beside = tmp_path_factory.mktemp("embedded"), tmp_path_factory.mktemp("vector")
     own = load_target(ModelSettings(model="embedded", dtype="float32"))
     own.model.save_pretrained(place)
     own.tokenizer.save_pretrained(place)
     pairs = load_pairs(str(asset("demo_pairs.jsonl")))
     [vector] = fit_from_pairs(pairs[:8], own, "16", "response")
-    save_steering([vector], place / "v.safetensors")
-    return own, load_vllm(ModelSettings(model=str(place)), memory=1.0), vector, place
+    save_steering([vector], beside / "v.safetensors")
+    target = load_vllm(ModelSettings(model=str(place)), memory=1.0)
+    return own, target, vector, beside / "v.safetensors"
 
 
 @itself
@@ -368,12 +369,12 @@ def test_a_mixture_by_vllm_agrees_with_one_by_our_engine(embedded, tmp_path):
     from tailcast.config import make_config
     from tailcast.pipeline import Inputs, run
 
-    own, target, _, place = embedded
+    own, target, _, file = embedded
     found = []
     for name, model in (("own", own), ("vllm", target)):
         config = make_config(
             {
-                "model": str(place), "queries": "x", "steering": str(place / "v.safetensors"),
+                "model": "embedded", "queries": "x", "steering": str(file),
                 "max_new_tokens": 12, "samples": 300, "target_engine": name,
                 "out": str(tmp_path / name),
             }

@@ -58,6 +58,7 @@ GROWING = ("samples", "monte_carlo")
 FREE = (
     "out", "budget", "memory", "engine", "engine_model", "engine_seeds", "judge_workers",
     "judge_rate", "judge_calls", "ray", "workers", "target_server", "target_workers",
+    "target_engine",
 )  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def open_vllm(
         )  # fmt: skip
     except Exception as error:  # vLLM's own, by version
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"vLLM cannot load {settings.model!r}: {reason}") from error
+        raise ModelError(f"vLLM cannot load {settings.model!r}: {reason[:300]}") from error
     return Vllm(llm, SamplingParams, cpu, version)
 
 
