@@ -12,7 +12,7 @@ from tailcast.models.loading import auto_dtype
 from tailcast.models.memory import free_bytes
 from tailcast.types import Continuation, ModelSettings, SamplingSettings
 
-__all__ = ["Vllm", "VllmEngine", "open_vllm"]
+__all__ = ["Vllm", "VllmEngine", "as_continuation", "open_vllm"]
 
 _WORKER = "tailcast.models.vllm_worker.SteeringWorker"
 _QUIET = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "WARNING"}
