@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 
 from tailcast.models import TabularTarget
-from tailcast.models.served import Served
+from tailcast.models.served import Remote
 from tailcast.types import Continuation
 from tiny import WORDS
 
@@ -59,7 +59,7 @@ def sampled(tokens, limit, rng):
     return new
 
 
-class Here(Served):
+class Here(Remote):
     """The same as a served target without a server."""
 
     end_tokens = frozenset({END})
@@ -84,10 +84,10 @@ class Here(Served):
 
     def given(self, asked):
         found = []
-        for prompt, tokens in asked:
+        for prompt, tokens, _ in asked:
             laws = [law_after([*prompt, *tokens[:number]]) for number in range(len(tokens))]
             found.append(np.array([law[token] for law, token in zip(laws, tokens, strict=True)]))
-        return found, sum(len(prompt) + len(tokens) + 1 for prompt, tokens in asked)
+        return found, sum(len(prompt) + len(tokens) + 1 for prompt, tokens, _ in asked)
 
 
 class Handler(BaseHTTPRequestHandler):

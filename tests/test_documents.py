@@ -25,7 +25,7 @@ PARSED = {  # what a command needs that no test has; it is parsed then
     "a judge model": r"--judge-model \./judge",
     "a model that is served": r"-server http|-server inspect|paraphrase .*--server",
     "a task of Inspect": r"--task|inspect:",
-    "vLLM or a server": r"--engine",
+    "vLLM or a server": r"--(target-)?engine",
     "a GPU": r"--device cuda",
     "Ray": r"--ray",
     "a model that refuses": r"--harmful",

@@ -75,7 +75,7 @@ class Confused(Here):
 
     def given(self, asked):
         other = prompt_of("red")
-        return super().given([(other if one == PROMPT else one, said) for one, said in asked])
+        return super().given([(other if one == PROMPT else one, said, 0) for one, said, _ in asked])
 
 
 @pytest.mark.parametrize("kind", ["hits", "prefill", "prompt"])

@@ -276,7 +276,7 @@ class RunConfig(
             return Proposal.target(), Proposal.parse(self.proposal)
         kinds = (*self.streams, *([LEARNING] if self.learns else []))
         return default_components(
-            self.strengths, self.grid.switches, () if self.target_server else self.heats, kinds,
+            self.strengths, self.grid.switches, () if self.shows_no_laws else self.heats, kinds,
             steered=bool(self.steering or self.pairs),
         )  # fmt: skip
 

@@ -57,6 +57,7 @@ def _with_behaviour(values: dict[str, Any]) -> dict[str, Any]:
     if not (judge or "judge" in filled):
         raise ConfigError(no_judge(name, behaviour))
     here = not (values.get("steering") or values.get("target_server"))
+    here = here and values.get("target_engine") != "vllm"  # which fits no vectors
     if behaviour.pairs and here and values.get("method") != "mc":
         filled["pairs"] = name
     return {**filled, **values}

@@ -1,4 +1,4 @@
-"""Which server samples, and what a target that runs at one cannot be asked for."""
+"""What runs the target, and what a target that shows no whole laws cannot be asked for."""
 
 from typing import Any, Literal
 
@@ -7,10 +7,9 @@ from pydantic import BaseModel, Field
 __all__ = ["ServerSettings", "refused"]
 
 _WITH_WEIGHTS = ("vector:", "adapter:", "model:", "learned:", "tilt:")  # streams
-_HERE = (
-    "steering", "pairs", "proposal", "adapter", "bits", "dtype", "device", "device_map", "memory",
-    "roulette", "engine", "ray",
-)  # fmt: skip
+_OWN = ("pairs", "proposal", "bits", "roulette", "engine", "ray", "device", "device_map")
+_HERE = ("steering", "adapter", "dtype", "memory")
+_OF_LAWS = ("heats", "mixes")
 
 
 class ServerSettings(BaseModel, frozen=True, extra="forbid"):
@@ -23,6 +22,11 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
     )
     engine_model: str | None = Field(None, description="Name of the model at that server.")
     engine_seeds: bool = Field(True, description="Send a server a seed with every request.")
+    target_engine: Literal["own", "vllm"] = Field(
+        "own",
+        description="What runs the target: own, or vllm, which draws and scores all of it; see "
+        "docs/vllm.md.",
+    )
     target_server: str | None = Field(
         None,
         description="http:// address where the target is served; --model then names its tokenizer "
@@ -38,23 +42,58 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
     )
     target_workers: int = Field(32, ge=1, description="Requests to it under way at one time.")
 
+    @property
+    def shows_no_laws(self) -> bool:
+        """Whether the target samples and scores, without whole laws of the next token."""
+        return self.target_server is not None or self.target_engine == "vllm"
+
 
 def refused(config: Any) -> str:
-    """What a run's config asks of a target at a server and cannot get there; empty if nothing."""
-    if config.target_server is None:
-        alone = config.target_model or config.target_api == "chat"
-        return "target_model and target_api are of a server: give target_server too" * bool(alone)
+    """What a run's config asks of its target and cannot get there; empty if nothing."""
+    if config.target_server is None and (config.target_model or config.target_api == "chat"):
+        return "target_model and target_api are of a server: give target_server too"
+    if not config.shows_no_laws:
+        return ""
+    if config.target_engine == "vllm":
+        if config.target_server is not None:
+            return "target_engine vllm and target_server exclude each other: drop one of them"
+        return _refused_of(config, "target_engine", "the own engine", _OWN, _OF_LAWS)
     if not config.target_server.startswith(("http://", "https://")):
         return f"target_server {config.target_server!r} is no http:// address"
+    chosen = (*_OF_LAWS, "strengths")
+    found = _refused_of(config, "target_server", "the model here", (*_HERE, *_OWN), chosen)
+    return found or _refused_by_api(config)
+
+
+def _refused_of(
+    config: Any, name: str, needed: str, settings: tuple[str, ...], chosen: tuple[str, ...]
+) -> str:
+    """What needs whole laws, or weights where there are none.
+
+    Args:
+        config: The run's.
+        name: The setting because of which it cannot have them.
+        needed: What has them.
+        settings: That need them, unless they are as by default.
+        chosen: Settings that need them once they are named.
+    """
     if config.main_method not in ("mc", "mixture"):
-        return f"method {config.main_method} needs the model here: take mc or mixture with a server"
+        return f"method {config.main_method} needs {needed}: take mc or mixture with {name}"
     fields = type(config).model_fields
-    given = [name for name in _HERE if getattr(config, name) != fields[name].default]
-    given += [name for name in ("heats", "strengths") if name in config.model_fields_set]
+    given = [one for one in settings if getattr(config, one) != fields[one].default]
+    given += [one for one in chosen if one in config.model_fields_set]
     given += [one for one in config.streams if one.startswith(_WITH_WEIGHTS)]
     if given:
-        return f"{given[0]} needs the model here: drop it, or target_server"
-    return _refused_by_api(config)
+        return f"{given[0]} needs {needed}: drop it, or {name}"
+    plain = (config.temperature, config.top_k, config.top_p) == (1.0, 0, 1.0)
+    if config.mixes_proposals and not plain and config.target_api != "chat":
+        who = "vLLM" if name == "target_engine" else "a server"
+        return (
+            f"{who} tells log-probabilities before temperature and truncation, so that weights are "
+            "exact at temperature 1 without top_k and top_p only, where they are the sampling "
+            "law: take these, or method mc"
+        )
+    return ""
 
 
 def _refused_by_api(config: Any) -> str:
@@ -67,10 +106,5 @@ def _refused_by_api(config: Any) -> str:
         return (
             "target_api chat gives texts and no log-probabilities of given tokens, which weights "
             "are made of: take method mc without streams, or target_api tokens"
-        )
-    if (config.temperature, config.top_k, config.top_p) != (1.0, 0, 1.0):
-        return (
-            "a server tells log-probabilities before temperature and truncation, so that weights "
-            "are exact at temperature 1 without top_k and top_p only: take these, or method mc"
         )
     return ""

@@ -115,7 +115,8 @@ def logged_draws(
     """
     config = (store.read_json("manifest.json") or {}).get("config", {})
     several = int(config.get("continuations", 1))
-    own = config.get("engine", "own") == "own" and not config.get("target_server")
+    own = all(config.get(name, "own") == "own" for name in ("engine", "target_engine"))
+    own = own and not config.get("target_server")
     weights = {
         (hit.stage, hit.draw): hit.log_weighted
         for row in rows

@@ -5,11 +5,13 @@ from tailcast.models.head import widen_head
 from tailcast.models.huggingface import HuggingFaceTarget, weights_fingerprint
 from tailcast.models.loading import load_classifier, load_model, load_target, shape_of
 from tailcast.models.memory import is_out_of_memory, planned_rows
-from tailcast.models.served import Served
+from tailcast.models.served import Given, Served
 from tailcast.models.server_targets import load_served
 from tailcast.models.tabular import TabularTarget
+from tailcast.models.vllm_target import load_vllm
 
 __all__ = [
+    "Given",
     "HuggingFaceTarget",
     "Served",
     "TabularTarget",
@@ -19,6 +21,7 @@ __all__ = [
     "load_model",
     "load_served",
     "load_target",
+    "load_vllm",
     "planned_rows",
     "shape_of",
     "weights_fingerprint",

@@ -7,13 +7,13 @@ from hashlib import sha256
 from tailcast.errors import ModelError
 from tailcast.http import JsonServer
 from tailcast.models.prompt_format import with_system_prompt
-from tailcast.models.served import Served
+from tailcast.models.served import Remote
 from tailcast.types import Continuation, Query, SamplingSettings
 
 __all__ = ["ChatTarget"]
 
 
-class ChatTarget(Served):
+class ChatTarget(Remote):
     """A model behind /v1/chat/completions: texts alone, so plain sampling alone.
 
     A prompt is the conversation as JSON, byte by byte: what such a server is given.

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tailcast.errors import MissingExtra, ModelError
+from tailcast.errors import ModelError
 from tailcast.http import JsonServer
+from tailcast.models.vllm_engine import VllmEngine
 from tailcast.types import Continuation, Engine, ModelSettings, SamplingSettings
 
-__all__ = ["ServerEngine", "VllmEngine", "build_engine"]
+__all__ = ["ServerEngine", "build_engine"]
 
 
 def build_engine(
@@ -137,69 +138,3 @@ class ServerEngine:
                 "tokens; raise its context length, or serve the model with vLLM."
             )
         return choice, usage
-
-
-class VllmEngine:
-    """vLLM in this process, on the same weights as the target.
-
-    Args:
-        settings: The target's; a directory or hub id without adapter.
-        ends: The target's end tokens.
-        seeded: Whether each prompt has a seed; on CPUs vLLM dies of one, and gets none.
-
-    Raises:
-        MissingExtra: If vLLM is not installed.
-        ModelError: If vLLM cannot load such a model.
-    """
-
-    def __init__(self, settings: ModelSettings, ends: frozenset[int], *, seeded: bool) -> None:
-        try:
-            from vllm import LLM
-            from vllm.platforms import current_platform
-        except ImportError as error:
-            raise MissingExtra("vllm", "vllm", "engine vllm") from error
-        if settings.adapter or settings.model == "embedded" or settings.model.endswith(".gguf"):
-            raise ModelError(
-                "engine vllm takes a model directory or a hub id: merge the adapter and save the "
-                "model with save_pretrained, or use the own engine."
-            )
-        self.ends = sorted(ends)
-        self.seeded = seeded and not current_platform.is_cpu()
-        self.llm = LLM(
-            settings.model, revision=settings.revision, enable_prefix_caching=True,
-            dtype=settings.dtype, trust_remote_code=settings.trust_remote_code,
-            # its default on CPUs, 128, is longer than most prompts, which none would share
-            block_size=32 if current_platform.is_cpu() else None,
-        )  # fmt: skip
-
-    def sample(
-        self,
-        prompts: Sequence[tuple[int, ...]],
-        settings: SamplingSettings,
-        *,
-        limits: Sequence[int],
-        seeds: Sequence[int],
-    ) -> list[Continuation]:
-        """All prompts in one call; vLLM schedules them."""
-        from vllm import SamplingParams
-
-        params = [
-            SamplingParams(
-                temperature=settings.temperature, top_p=settings.top_p, top_k=settings.top_k,
-                max_tokens=limit, seed=seed if self.seeded else None,
-                stop_token_ids=self.ends, detokenize=False,
-            )
-            for limit, seed in zip(limits, seeds, strict=True)
-        ]  # fmt: skip
-        given = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        try:
-            found = [one.outputs[0] for one in self.llm.generate(given, params, use_tqdm=False)]
-        except Exception as error:  # vLLM's own, by version
-            raise ModelError(
-                f"vLLM stopped ({type(error).__name__}: {error}): its log above says why; what "
-                "was drawn before is kept."
-            ) from error
-        return [
-            Continuation(tuple(one.token_ids), None, one.finish_reason, len(one.token_ids))
-            for one in found
-        ]

@@ -16,7 +16,15 @@ from tailcast.models.huggingface import HuggingFaceTarget
 from tailcast.models.prompt_format import end_tokens
 from tailcast.types import ModelSettings
 
-__all__ = ["Shape", "load_classifier", "load_model", "load_target", "load_tokenizer", "shape_of"]
+__all__ = [
+    "Shape",
+    "auto_dtype",
+    "load_classifier",
+    "load_model",
+    "load_target",
+    "load_tokenizer",
+    "shape_of",
+]
 
 
 def load_target(settings: ModelSettings) -> HuggingFaceTarget:
@@ -301,6 +309,20 @@ def _dtype(name: str) -> torch.dtype | None:
     if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise ModelError(f"dtype {name!r} is not one of auto, bfloat16, float16, float32, float64.")
     return dtype
+
+
+def auto_dtype(settings: ModelSettings, device: torch.device) -> str:
+    """The name of the dtype that auto stands for on a device; no weights are read.
+
+    Raises:
+        ModelError: If the model's config cannot be found or read.
+    """
+    place, options = _where(settings)
+    transformers = importlib.import_module("transformers")
+    with _sentences(f"model {settings.model!r} cannot be read"), _quiet(transformers):
+        config = transformers.AutoConfig.from_pretrained(place, **options)
+    stored = config.get_text_config().dtype or config.dtype or torch.float32
+    return str(_auto_dtype(stored, device)).removeprefix("torch.")
 
 
 def _auto_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:

@@ -1,14 +1,14 @@
-"""A target behind a server: it samples, and by token ids it tells log-probabilities of given ones.
+"""Targets that sample, and tell log-probabilities of given tokens, but show no whole laws.
 
-What it cannot do is show a whole law of the next token. So nothing is steered there, and streams
-are those whose laws are known from the target's log-probabilities of the tokens at hand.
+They are behind a server, or inside vLLM. Streams are those whose laws are known from the
+target's log-probabilities of the tokens at hand, and the target steered, where that can be.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +19,93 @@ from tailcast.models.engines import ServerEngine
 from tailcast.models.prompt_format import PromptFormat
 from tailcast.types import Continuation, Query, SamplingSettings, SteeringVector
 
-__all__ = ["Served", "ServedTarget"]
+__all__ = ["PROBE", "Given", "Remote", "Served", "ServedTarget"]
 
-_PROBE = Query.user("probe", "Hello.")
+PROBE = Query.user("probe", "Hello.")
+"""What a target is tried with before anything is drawn."""
+
+
+class Given(NamedTuple):
+    """Tokens after a prompt whose log-probabilities are asked for, and under which strength."""
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    strength: float = 0.0
 
 
 class Served(ABC):
-    """What both kinds of served targets have: they sample, and do not ask twice.
+    """What all of them have."""
+
+    fingerprint: str
+    end_tokens: frozenset[int]
+
+    @abstractmethod
+    def encode(self, query: Query) -> tuple[int, ...]:
+        """What stands for the prompt of a query."""
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of response tokens."""
+
+    @abstractmethod
+    def sample(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        settings: SamplingSettings,
+        *,
+        limits: Sequence[int],
+        seeds: Sequence[int],
+        strengths: Sequence[float] = (),
+    ) -> list[Continuation]:
+        """One continuation of each prompt.
+
+        Args:
+            prompts: Their tokens.
+            settings: Temperature and truncation.
+            limits: Most tokens of each.
+            seeds: Name the random numbers of each.
+            strengths: Of the steering of each, from its prompt's last token on; none if empty.
+        """
+
+    def given(self, asked: Sequence[Given]) -> tuple[list[NDArray[np.float64]], int]:
+        """Log-probabilities of given tokens, each in its place.
+
+        Returns:
+            Those of each token, and the tokens that the model was run on: prompts too.
+
+        Raises:
+            ModelError: If it tells none.
+        """
+        raise ModelError(f"{self.fingerprint} tells no log-probabilities: take --method mc.")
+
+    def steer(self, vector: SteeringVector) -> None:
+        """Make a vector the one that strengths are of.
+
+        Raises:
+            TailcastError: If nothing can be steered there, or not by this vector.
+        """
+        raise ModelError(f"{self.fingerprint} cannot be steered: leave the vector out.")
+
+    def stream(
+        self, steering: SteeringVector | None, *, slots: int, max_new_tokens: int
+    ) -> NoReturn:
+        """Refused: whole laws are not to be had.
+
+        Raises:
+            ModelError: Always.
+        """
+        raise ModelError(
+            f"{self.fingerprint} shows no whole law of the next token, which this needs: run the "
+            "model by the own engine."
+        )
+
+
+class Remote(Served):
+    """One that is asked by requests over a network, and for nothing twice.
 
     Args:
         workers: Requests under way at one time.
     """
-
-    fingerprint: str
-    end_tokens: frozenset[int]
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -45,8 +118,10 @@ class Served(ABC):
         *,
         limits: Sequence[int],
         seeds: Sequence[int],
+        strengths: Sequence[float] = (),
     ) -> list[Continuation]:
         """One continuation of each prompt; what was answered before a kill is not asked again."""
+        assert not any(strengths), "nothing is steered at a server"
 
         def one(prompt: tuple[int, ...], limit: int, seed: int) -> Continuation:
             name = f"{seed}/{limit}/{sha256(repr(prompt).encode()).hexdigest()[:16]}"
@@ -65,50 +140,13 @@ class Served(ABC):
             return list(pool.map(one, prompts, limits, seeds))
 
     @abstractmethod
-    def encode(self, query: Query) -> tuple[int, ...]:
-        """What stands for the prompt of a query."""
-
-    @abstractmethod
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of response tokens."""
-
-    @abstractmethod
     def continued(
         self, prompt: tuple[int, ...], settings: SamplingSettings, limit: int, seed: int
     ) -> Continuation:
         """A continuation of one prompt, by one request."""
 
-    def given(
-        self, asked: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
-    ) -> tuple[list[NDArray[np.float64]], int]:
-        """Log-probabilities of given tokens, each in its place.
 
-        Args:
-            asked: Prompts, and the tokens after each.
-
-        Returns:
-            Those of each token, and the tokens that the model was run on: prompts too.
-
-        Raises:
-            ModelError: If the server tells none.
-        """
-        raise ModelError(f"{self.fingerprint} tells no log-probabilities: take --method mc.")
-
-    def stream(
-        self, steering: SteeringVector | None, *, slots: int, max_new_tokens: int
-    ) -> NoReturn:
-        """Refused: no server shows whole laws.
-
-        Raises:
-            ModelError: Always.
-        """
-        raise ModelError(
-            "a target at a server shows no whole law of the next token, which this needs: run the "
-            "model here."
-        )
-
-
-class ServedTarget(PromptFormat, Served):
+class ServedTarget(PromptFormat, Remote):
     """A model behind /v1/completions with token ids, ``echo`` and ``logprobs``.
 
     Args:
@@ -122,7 +160,7 @@ class ServedTarget(PromptFormat, Served):
         self, engine: ServerEngine, tokenizer: Any, *, system_prompt: str | None = None,
         plain_prompt: bool = False,
     ) -> None:  # fmt: skip
-        Served.__init__(self, engine.workers)
+        Remote.__init__(self, engine.workers)
         PromptFormat.__init__(
             self, tokenizer, frozenset(engine.ends), system_prompt=system_prompt,
             plain_prompt=plain_prompt,
@@ -151,13 +189,11 @@ class ServedTarget(PromptFormat, Served):
             )
         return found
 
-    def given(
-        self, asked: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
-    ) -> tuple[list[NDArray[np.float64]], int]:
+    def given(self, asked: Sequence[Given]) -> tuple[list[NDArray[np.float64]], int]:
         """Log-probabilities of given tokens, by one request for each."""
         with ThreadPoolExecutor(self.workers) as pool:
-            found = list(pool.map(lambda one: self._given(*one), asked))
-        return found, sum(len(prompt) + len(tokens) + 1 for prompt, tokens in asked)
+            found = list(pool.map(lambda one: self._given(one.prompt, one.tokens), asked))
+        return found, sum(len(one.prompt) + len(one.tokens) + 1 for one in asked)
 
     def _given(self, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> NDArray[np.float64]:
         whole = prompt + tokens
@@ -185,7 +221,7 @@ class ServedTarget(PromptFormat, Served):
         Raises:
             ModelError: If they do not, or the server does not tell what is needed.
         """
-        prompt, address = self.encode(_PROBE), self.engine.server.address
+        prompt, address = self.encode(PROBE), self.engine.server.address
         if weighs:
             one = self.continued(prompt, SamplingSettings(), 2, 0)
             if not one.tokens:
@@ -205,7 +241,7 @@ class ServedTarget(PromptFormat, Served):
 
     def _read_there(self) -> tuple[int, ...] | None:
         """The probe's prompt as vLLM's /tokenize reads it; None for servers without that."""
-        messages = self.messages(_PROBE)
+        messages = self.messages(PROBE)
         said: dict[str, Any] = {"messages": messages, "add_generation_prompt": True}
         if self.plain_prompt:
             said = {"prompt": "\n".join(message["content"] for message in messages)}

@@ -101,10 +101,10 @@ def plan(config: RunConfig) -> Plan:
     Raises:
         TailcastError: As the run would.
     """
-    if config.target_server:
+    if config.shows_no_laws:
         raise ConfigError(
-            "a target at a server cannot be planned for, because it cannot be timed here: it draws "
-            "at most samples times max_new_tokens tokens of each query; see docs/grey-box.md."
+            "a target at a server, or in vLLM, cannot be planned for, because only our own loop is "
+            "timed here: it draws at most samples times max_new_tokens tokens of each query."
         )
     queries = load_queries(config.queries, column=config.column, limit=config.limit)
     if config.device in DEVICES:

@@ -231,10 +231,10 @@ def in_memory(draw_all: Callable[[int], Made], rows: int) -> tuple[Made, int]:
 def _drawn(
     kit: Kit, task: DrawTask, requests: Sequence[DrawRequest], rows: int
 ) -> list[SampleBatch]:
-    """Draw requests by our loop, with an engine past the switches, or at the target's server."""
+    """Draw requests by our loop, with an engine past the switches, or by what runs the target."""
     settings, vector = kit.config.sampling_settings, task.steering
     if isinstance(kit.target, Served):
-        return draw_served(kit.target, requests, settings, kinds=task.kinds)
+        return draw_served(kit.target, requests, settings, steering=vector, kinds=task.kinds)
     engine = kit.engine(rows)
     if engine is not None:
         longest = max(one.steered_tokens for one in kit.config.components)
@@ -302,7 +302,7 @@ def score_completions(kit: Kit, task: ScoreTask) -> Scored:
         if isinstance(kit.target, Served):
             return score_served(
                 kit.target, prompts, task.completions, task.streams,
-                tokens=task.tokens, kinds=task.kinds,
+                tokens=task.tokens, steering=task.steering, kinds=task.kinds,
             )  # fmt: skip
         return score(
             Streams(kit.target, task.steering, task.kinds), prompts, task.completions,

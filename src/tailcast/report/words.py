@@ -179,6 +179,8 @@ def settings(run: Run) -> list[tuple[str, str]]:
     if one.target_server:
         named = f"{one.target_model}, tokenizer of {model}" if one.target_model else model
         model = f"{named}; at {one.target_server}, asked by {one.target_api}"
+    if one.target_engine == "vllm":
+        model += ", by vLLM"
     sampling = [f"temperature {one.temperature:g}", f"at most {one.max_new_tokens} tokens"]
     if one.top_p < 1:
         sampling.append(f"top-p {one.top_p:g}")

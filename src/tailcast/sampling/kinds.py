@@ -97,7 +97,7 @@ class Sparse(NamedTuple):
 
 @runtime_checkable
 class SparseKind(Protocol):
-    """A family of streams that can be drawn from, and scored, at a server that shows no laws."""
+    """A family of streams that can be drawn from, and scored, by a target that shows no laws."""
 
     def sparse(self, place: Place) -> Sparse:
         """Its law after a place, as a share of the law that it stands on and what it adds."""
@@ -120,6 +120,10 @@ class Steered:
     ) -> Tensor:  # fmt: skip
         """Its logits over the temperature."""
         return scores_of(own[0], settings)
+
+    def sparse(self, place: Place) -> Sparse:
+        """Nothing but the law of its one pass."""
+        return Sparse(1.0, {})
 
 
 class Streams:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tailcast.config import RunConfig
 from tailcast.judges import build_judge
-from tailcast.models import build_engine, load_served, load_target
+from tailcast.models import build_engine, load_served, load_target, load_vllm
 from tailcast.types import Engine, Judge, Target
 
 __all__ = ["Kit"]
@@ -39,8 +39,12 @@ class Kit:
     def target(self) -> Target:
         """The model."""
         config = self.config
-        if self._given[0] is not None or config.target_server is None:
-            return self._given[0] or load_target(config.model_settings)
+        if self._given[0] is not None:
+            return self._given[0]
+        if config.target_engine == "vllm":
+            return load_vllm(config.model_settings, memory=config.memory)
+        if config.target_server is None:
+            return load_target(config.model_settings)
         place = None if config.out is None or "://" in config.out else Path(config.out)
         return load_served(
             config.model_settings, config, weighs=config.mixes_proposals, place=place
