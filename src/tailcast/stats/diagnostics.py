@@ -29,7 +29,7 @@ class Rule:
 
 RULES = (
     Rule("n_hits", 20, 5, False, "draw more samples or steer more strongly"),
-    Rule("ess_hits", 10, 3, False, "draw more samples or steer more mildly"),
+    Rule("ess_hits", 15, 3, False, "draw more samples or steer more mildly"),
     Rule(
         "max_share",
         0.2,
