@@ -67,7 +67,7 @@ def test_figures_are_drawn_anew_with_the_numbers_that_the_page_quotes(
     import_module("draw_figures").draw_all(tmp_path)
     said = capsys.readouterr().out
     for quoted in (
-        "1 try: 0.0031 of",
+        "1 try: 0.0028 of",
         "2.9e+06 draws plain",
         "exact 0.0024",
         "steered alone 0.00039",
