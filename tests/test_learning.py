@@ -172,7 +172,7 @@ def place(tmp_path_factory):
 def arguments(root):
     return [
         "--model", root / "model", "--queries", root / "q.jsonl", "--judge",
-        "pattern:two.*two", "--max-new-tokens", 4, "--samples", 2000, "--quiet", "--json",
+        "pattern:two.*two", "--max-new-tokens", 4, "--samples", 1000, "--quiet", "--json",
     ]  # fmt: skip
 
 
