@@ -4,7 +4,7 @@
 
 Runs what is missing of it under DIR (about two hours on two cores), reads what is there, and
 writes benchmarks/results/mixtures.md. The plain draws' hit counts lie under
-benchmarks/reference/, with the command that made them.
+benchmarks/reference/, with the command that made them; `--count REF` writes them from its run.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pyarrow import parquet
 import tailcast
 from tailcast.models.embedded import asset
 from tailcast.proposals import Proposal
+from tailcast.store import RunStore
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "mixtures.md"
@@ -35,7 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--queries", default=str(ROOT.parent / "shared/data/strongreject.csv"))
     parser.add_argument("--out", default="/tmp/mixtures")
+    parser.add_argument("--count", type=Path, help="run of plain draws to make a reference of")
     options = parser.parse_args()
+    if options.count:
+        count(options.count)
+        return
     rows = []
     for method, temperature, seeds, samples in RUNS:
         known = reference(temperature)
@@ -46,6 +51,35 @@ def main() -> None:
             rows += compared(method, temperature, place, known)
     RESULT.write_text(page(rows), "utf-8")
     print(RESULT.read_text("utf-8"))
+
+
+def count(place: Path) -> None:
+    """Write hits, draws and cost of plain sampling under benchmarks/reference/."""
+    store, lines = RunStore(place), []
+    manifest = store.read_json("manifest.json") or {}
+    config = manifest["config"]
+    rows = store.read_lines("estimates.jsonl")
+    for row in rows:
+        id = row["query_id"]
+        batches = [store.read_batch("mc", id, shard) for shard in store.shards("mc", id)]
+        mean = sum(int(one.lengths.sum()) for one in batches) / sum(map(len, batches))
+        facts = {
+            "hits": row["n_hits"], "n": row["n"],
+            "token_forwards": row["cost"]["token_forwards"], "tokens": round(mean, 3),
+        }  # fmt: skip
+        lines.append(f'  "{id}": {json.dumps(facts)}')
+    heat, samples = config["temperature"], config["samples"]
+    command = (
+        "tailcast estimate --model embedded --queries ../shared/data/strongreject.csv "
+        f"--limit {len(rows)} --judge refusal --samples {samples} --temperature {heat} "
+        f"--max-new-tokens {config['max_new_tokens']} --seed {config['seed']} "
+        f"--dtype {config['dtype']} --out REF"
+    )
+    body, model = ",\n".join(lines), json.dumps(manifest["facts"]["model"])
+    head = f'"command": {json.dumps(command)},\n "model": {model}'
+    text = f'{{\n {head},\n "queries": {{\n{body}\n }}\n}}\n'
+    name = f"strongreject-{len(rows)}-T{heat}.json"
+    (ROOT / "benchmarks" / "reference" / name).write_text(text, "utf-8")
 
 
 def reference(temperature: str, queries: int = 40) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
 
 from torch import Tensor
 
@@ -66,9 +65,9 @@ def _bare(target: Target) -> Target:
     """The target's chat format without the run's system prompt."""
     if getattr(target, "system_prompt", None) is None:
         return target
-    bare: Any = copy(target)
-    bare.system_prompt = None
-    return bare  # type: ignore[no-any-return]
+    bare = copy(target)
+    vars(bare)["system_prompt"] = None
+    return bare
 
 
 def _reworded(query: Query, text: str) -> Query:
