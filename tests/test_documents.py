@@ -36,7 +36,7 @@ SMALL = {"--samples": 40, "--monte-carlo": 40, "--max-new-tokens": 4, "--splits"
 STANDS_FOR = {
     "QUERY": "q0", "ID": "q0", "COLUMN": "weight", "FILE": "sheet.csv", "GIB": "1", "N": "10",
     "pattern:REGEX": "pattern:two", "KIND": "risks", "NAME": "category",
-    "paraphrases": "wordings.jsonl",
+    "paraphrases": "wordings.jsonl", "10,15,20": "0,1",
 }  # fmt: skip
 RUN = re.compile(r"DIR|RUN2?|NOW|BEFORE|run[12]?|run-[ab]|now|baseline|greedy|tailcast-demo")
 WORDS = ["red", "blue", "one", "tell", "me", "yes"]
@@ -95,7 +95,7 @@ def folder(prepared, tmp_path, monkeypatch):
     monkeypatch.setenv("TAILCAST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("tailcast.pipeline.plan._TRIAL", 0.05)
     monkeypatch.setattr(  # no layer is good, for a model to which most words are one
-        "tailcast.pipeline.steer.choose_layer",
+        "tailcast.steering.fitting.choose_layer",
         lambda target, pairs, **_: fit_mean_difference(target, pairs)[1],
     )
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)

@@ -1,5 +1,7 @@
 """Random-weight models of nine families: our stepping against transformers' own forward."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,9 +57,9 @@ def plain(target, tokens):
         )
 
 
-def vector(target, operator, positions="response", layer=2):
+def vector(target, operator, positions="response", layer=2, **more):
     direction = np.linspace(-1, 1, target.width).astype(np.float32)
-    return SteeringVector(operator, layer, direction, positions)
+    return SteeringVector(operator, layer, direction, positions, **more)
 
 
 @pytest.mark.parametrize("block", [1024, 3])
@@ -108,29 +110,63 @@ def test_steered_stepping_equals_a_forward_with_the_operator_written_out(
     assert (expected - plain(target, row)[-1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("operator", ["add", "ablate"])
+@pytest.mark.parametrize("positions", ["response", "all"])
+def test_several_layers_and_a_profile_of_strengths_equal_a_forward_with_both_written_out(
+    target, operator, positions
+):
+    other = np.cos(np.arange(target.width)).astype(np.float32)
+    steer = vector(target, operator, positions, also=((0, other),), profile=(1.0, 0.4, 0.0))
+    stream = target.stream(steer, slots=2, max_new_tokens=8)
+    stream.open(LONG, 0.7)
+    row, laws = [*LONG[:-1]], []
+    for token in (LONG[-1], 10, 11, 12):
+        laws.append(stream.push(torch.tensor([token]))[0].log_softmax(-1))
+        row.append(token)
+    start = 0 if positions == "all" else len(LONG) - 1
+    factors = torch.tensor([float(place >= start) for place in range(len(LONG))] + [0.4, 0, 0])
+    for law, end in zip(laws, range(len(LONG), len(row) + 1), strict=True):
+        found = by_hand(target, steer, row[:end], 0.7 * factors[:end], 0)
+        torch.testing.assert_close(law, found, atol=2e-5, rtol=0)
+    alone = replace(steer, also=())  # negative controls: one layer, one strength
+    for less, factor in ((alone, factors), (steer, torch.ones(len(row)))):
+        assert (laws[-1] - by_hand(target, less, row, 0.7 * factor, start)).abs().max() > 1e-3
+
+
 def by_hand(target, steer, row, strength, first):
     """One forward with a position-masked operator, independent of the package's hooks."""
-    mask = (torch.arange(len(row)) >= first).float()[None, :, None]
-    v = torch.from_numpy(steer.direction)
-    unit = v / v.norm()
+    mask = strength * (torch.arange(len(row)) >= first).float()
+    mask = mask[None, :, None]
 
-    def change(hidden):
-        if steer.operator == "add":
-            return hidden + strength * mask * v
-        return hidden - strength * mask * (hidden @ unit)[..., None] * unit
+    def change(hidden, ways):
+        for v in map(torch.from_numpy, ways):
+            if steer.operator == "add":
+                hidden = hidden + mask * v
+            else:
+                unit = v / v.norm()
+                hidden = hidden - mask * (hidden @ unit)[..., None] * unit
+        return hidden
 
-    def on_output(module, args, output):
-        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+    def on_output(*ways):
+        def hook(module, args, output):
+            if isinstance(output, tuple):
+                return (change(output[0], ways), *output[1:])
+            return change(output, ways)
+
+        return hook
+
+    every = [way for _, way in steer.places]
 
     def on_input(module, args):
-        return (change(args[0]), *args[1:])
+        return (change(args[0], every), *args[1:])
 
     handles = []
     if steer.operator == "add":
-        handles.append(target.layers.layers[steer.layer].register_forward_hook(on_output))
+        for at, way in steer.places:
+            handles.append(target.layers.layers[at].register_forward_hook(on_output(way)))
     else:
         handles += [layer.register_forward_pre_hook(on_input) for layer in target.layers.layers]
-        handles += [part.register_forward_hook(on_output) for part in target.layers.writers]
+        handles += [part.register_forward_hook(on_output(*every)) for part in target.layers.writers]
     try:
         return plain(target, row)[-1]
     finally:

@@ -215,14 +215,26 @@ def test_layers_of_one_file_are_streams_of_their_own(place, capsys):
         path,
     )
     words = ["estimate", *arguments(place), "--no-openings", "--strengths", 0.5, "--out"]
-    layers = ["--streams", f"vector:{path}@0", "--streams", f"vector:{path}@1"]
+    both, pairs = place / "both.safetensors", place / "pairs.jsonl"
+    unsafe = [("tell me", "two red"), ("red", "two two"), ("me", "one two")]
+    pairs.write_text("".join(
+        json.dumps({"prompt": prompt, "unsafe": text, "safe": "no"}) + "\n"
+        for prompt, text in unsafe
+    ))  # fmt: skip
+    code, out, err = call(
+        capsys, "steer", "--model", place / "model", "--pairs", pairs, "--out", both,
+        "--layer", "1,0", "--component", 1, "--profile", "1,0.5,0.2",
+    )  # fmt: skip
+    assert code == 0 and "at layer 1" in out and "at layer 0" in out, err
+    layers = [f"vector:{path}@0", f"vector:{path}@1", f"vector:{both}"]
+    layers = [word for one in layers for word in ("--streams", one)]
     code, out, err = call(capsys, *words, place / "layers", *layers)
     assert code == 0, err
     for row, prompt in zip(map(json.loads, out.splitlines()), ("tell me", "red"), strict=True):
         truth = exact_risk(place / "model", prompt, "two", 4)
         assert abs(row["p"] - truth) < 4 * row["stderr"]
     plan = json.loads((place / "layers" / "rounds" / "0000.json").read_text())
-    assert {f"vector:{path}@{n}" for n in range(2)} < {one[4] for one in plan["components"]}
+    assert set(layers) - {"--streams"} < {one[4] for one in plan["components"]}
     code, _, err = call(capsys, *words, place / "none", "--streams", f"vector:{path}")
     assert code == 2 and "vector:FILE@LAYER" in " ".join(err.split())
 

@@ -1,13 +1,14 @@
 """Vectors are the mean differences that they say they are, and files keep them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from gguf import GGUFWriter
 
-from tailcast.errors import ModelError, NumericsError, SteeringError
+from tailcast.errors import ConfigError, ModelError, NumericsError, SteeringError
 from tailcast.models import HuggingFaceTarget, load_target
 from tailcast.proposals import Proposal
 from tailcast.sampling import DrawRequest, draw
@@ -18,6 +19,8 @@ from tailcast.steering import (
     load_steering,
     save_steering,
 )
+from tailcast.steering.fitting import Form, fit_from_pairs
+from tailcast.steering.mean_difference import read_differences
 from tailcast.types import ContrastPair, ModelSettings, Query, SamplingSettings, SteeringVector
 from tiny import WORDS, save_model
 
@@ -56,6 +59,58 @@ def test_the_mean_difference_is_that_of_transformers_hidden_states(target, path)
     np.testing.assert_allclose(vectors[0].direction, by_hand, atol=1e-5)
     swapped = fit_mean_difference(target, [ContrastPair(p.prompt, p.safe, p.unsafe) for p in PAIRS])
     np.testing.assert_allclose(swapped[0].direction, -by_hand, atol=1e-5)
+
+
+def test_components_are_those_of_the_differences_and_as_long_as_they_are(target):
+    """Against the eigenvectors of the differences' second moments."""
+    pairs = [ContrastPair(one.prompt, f"{one.unsafe} red", one.safe) for one in PAIRS]
+    found = [fit_mean_difference(target, pairs, component=k) for k in range(len(PAIRS) + 1)]
+    differences = read_differences(target, pairs, reading="response")
+    for layer in range(2):
+        moments = differences[:, layer].T @ differences[:, layer] / len(pairs)
+        squares, ways = np.linalg.eigh(moments)
+        mean = found[0][layer].direction
+        for k in (1, 2, 3):
+            direction, way = found[k][layer].direction, ways[:, -k]
+            assert abs(direction @ way) == pytest.approx(squares[-k] ** 0.5, rel=1e-3)
+            assert np.linalg.norm(direction) == pytest.approx(squares[-k] ** 0.5, rel=1e-3)
+            assert direction @ mean >= -1e-6
+        along = sum((one[layer].direction @ mean / one[layer].norm) ** 2 for one in found[1:])
+        assert along == pytest.approx(mean @ mean, rel=1e-4)  # the mean lies in their span
+    assert found[2][0].provenance["component"] == 2
+    with pytest.raises(SteeringError, match=r"component 9 does not exist.*1 to 8"):
+        fit_mean_difference(target, pairs, component=9)
+
+
+def test_a_vector_of_several_layers_shares_the_strength_and_is_kept_whole(target, tmp_path):
+    apart = fit_mean_difference(target, PAIRS)
+    [whole] = fit_from_pairs(PAIRS, target, Form("1,0", profile=(1.0, 0.5)))
+    save_steering([whole], tmp_path / "v.safetensors")
+    found = load_steering(tmp_path / "v.safetensors", positions="all")
+    assert [layer for layer, _ in found.places] == [1, 0]
+    for layer, direction in found.places:
+        np.testing.assert_allclose(direction, apart[layer].direction / 2, atol=1e-6)
+    assert (found.profile, found.positions) == ((1.0, 0.5), "all")
+    assert [found.factor(step) for step in range(4)] == [1.0, 0.5, 0.5, 0.5]
+    digests = {whole.digest, replace(whole, also=()).digest, replace(whole, profile=()).digest}
+    assert len({*digests, found.digest}) == 4
+    with pytest.raises(SteeringError, match="holds layers 1, 0 of one vector"):
+        load_steering(tmp_path / "v.safetensors", layer=0)
+
+
+@pytest.mark.parametrize(
+    ("form", "sentence"),
+    [
+        ({"layer": "1,x"}, "--layer '1,x' is none of auto, all"),
+        ({"layer": "1,1"}, "--layer 1,1 names a layer twice"),
+        ({"component": -1}, "--component -1 is negative"),
+        ({"profile": (0.0, 0.0)}, r"--profile \[0.0, 0.0\] must be finite and not all 0"),
+        ({"profile": (1.0, float("nan"))}, "must be finite"),
+    ],
+)
+def test_forms_that_make_no_vector_are_refused(form, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Form(**form)
 
 
 def test_the_chosen_layer_makes_unsafe_responses_likelier(target):

@@ -294,14 +294,14 @@ def embedded(tmp_path_factory):
     from tailcast.data import load_pairs
     from tailcast.models import load_target
     from tailcast.models.embedded import asset
-    from tailcast.pipeline.steer import fit_from_pairs
+    from tailcast.steering.fitting import Form, fit_from_pairs
 
     place, beside = tmp_path_factory.mktemp("embedded"), tmp_path_factory.mktemp("vector")
     own = load_target(ModelSettings(model="embedded", dtype="float32"))
     own.model.save_pretrained(place)
     own.tokenizer.save_pretrained(place)
     pairs = load_pairs(str(asset("demo_pairs.jsonl")))
-    [vector] = fit_from_pairs(pairs[:8], own, "16", "response")
+    [vector] = fit_from_pairs(pairs[:8], own, Form("16"))
     save_steering([vector], beside / "v.safetensors")
     target = load_vllm(ModelSettings(model=str(place)), memory=1.0)
     return own, target, vector, beside / "v.safetensors"

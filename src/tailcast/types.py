@@ -5,6 +5,7 @@ Arrays are NumPy; nothing here imports torch, opens a file or draws a number.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -171,6 +172,9 @@ class SteeringVector:
         positions: "response" steers from the last prompt token on; "all" the prompt too.
         fingerprint: Of the model that it was fitted on; empty when that is unknown.
         provenance: How it was made, for the manifest and the reader.
+        also: Other layers with their directions, that are steered at the same time.
+        profile: What the strength is multiplied by at each response token, from the first; the
+            last one holds on. Empty for the same strength everywhere.
     """
 
     operator: Operator
@@ -179,6 +183,24 @@ class SteeringVector:
     positions: Positions = "response"
     fingerprint: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
+    also: tuple[tuple[int, NDArray[np.float32]], ...] = ()
+    profile: tuple[float, ...] = ()
+
+    @property
+    def places(self) -> tuple[tuple[int, NDArray[np.float32]], ...]:
+        """Every layer with its direction, [d] each."""
+        return ((self.layer, self.direction), *self.also)
+
+    @property
+    def digest(self) -> str:
+        """What tells it from vectors that steer in another way."""
+        facts = repr((self.operator, self.positions, self.profile)).encode()
+        facts += b"".join(repr(layer).encode() + way.tobytes() for layer, way in self.places)
+        return sha256(facts).hexdigest()[:16]
+
+    def factor(self, step: int) -> float:
+        """What the strength is multiplied by where response token ``step``, from 0, is chosen."""
+        return self.profile[min(step, len(self.profile) - 1)] if self.profile else 1.0
 
     @property
     def norm(self) -> float:

@@ -118,7 +118,7 @@ def steer(
     harmless: Path | None = None, layer: str = "auto", operator: Operator | None = None,
     reading: Literal["response", "prompt"] = "response", adapter: str | None = None,
     device: str = "auto", dtype: str = "auto", behaviour: str | None = None,
-    part: Part = None, contrast: Contrast = None,
+    part: Part = None, contrast: Contrast = None, component: int = 0, profile: str = "",
 ) -> None:  # fmt: skip
     """Fit a steering vector from contrast pairs, or a refusal direction from prompts.
 
@@ -131,7 +131,7 @@ def steer(
         pairs: Pairs {"prompt", "unsafe", "safe"}, one a line, or a behaviour.
         harmful: Prompts that the model refuses, for a refusal direction.
         harmless: Prompts that it answers.
-        layer: A number, "auto" by held-out score, or "all".
+        layer: "auto" by held-out score, a number, "all" of them apart, or some at once as 8,12.
         operator: How it will steer; add for pairs and ablate for prompts, if not said.
         reading: Average over the response, or the last prompt token.
         adapter: PEFT adapter of the model.
@@ -139,15 +139,20 @@ def steer(
         dtype: auto, bfloat16, float32.
         behaviour: Name, folder or file of a behaviour.
         part: What of the behaviour is used; its pairs, if not said and it has some.
+        component: 0 for the mean of the differences, 1 and up for their principal components.
+        profile: Multiples of the strength token by token, the last one holds on: 1,0.8,0.5.
     """
     from tailcast.models import load_target
     from tailcast.pipeline.steer import Sources, fit_from_files
+    from tailcast.steering.fitting import Form, read_profile
 
     settings = ModelSettings(model=model, adapter=adapter, device=device, dtype=dtype)
     sources = Sources(pairs, harmful, harmless, behaviour, part, contrast or ContrastSettings())
-    vectors = fit_from_files(lambda: load_target(settings), out, sources, layer, operator, reading)
-    for vector in vectors:
-        print(f"{out}  {vector.operator} at layer {vector.layer}, norm {vector.norm:.4g}")
+    form = Form(layer, reading, component, read_profile(profile))
+    for vector in fit_from_files(lambda: load_target(settings), out, sources, form, operator):
+        for at, direction in vector.places:
+            norm = sum(direction**2) ** 0.5
+            print(f"{out}  {vector.operator} at layer {at}, norm {norm:.4g}")
 
 
 @app.command

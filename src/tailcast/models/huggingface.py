@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
@@ -254,10 +254,16 @@ class HuggingFaceStream:
     def push(self, tokens: Tensor) -> Tensor:
         """Append one token to every slot; next-token logits of each, [n, V]."""
         positions = self.cache.positions()
-        strengths = torch.tensor(self.strengths, device=self.target.like.device)
-        hooks = self.steerer.steering(strengths) if self.steerer else nullcontext()
-        with torch.no_grad(), self.cache.appending(), hooks:
+        with torch.no_grad(), self.cache.appending(), self._steering():
             return self.target.forward(tokens[:, None], [[place] for place in positions])
+
+    def _steering(self) -> AbstractContextManager[None]:
+        """Every slot steered as strongly as its next token asks for."""
+        if not self.steerer:
+            return nullcontext()
+        slots = zip(self.strengths, self.cache.written, strict=True)
+        strengths = [one * self.steerer.vector.factor(step) for one, step in slots]
+        return self.steerer.steering(torch.tensor(strengths, device=self.target.like.device))
 
     def _prefix(self, prompt: tuple[int, ...], strength: float) -> int:
         """Index of the stored prompt, all but its last token, under a strength."""
@@ -266,7 +272,8 @@ class HuggingFaceStream:
         if key not in self._prefixes:
             self.target.check_length(prompt, self.length)
             if steered:
-                current = self.target.prompt_pass(prompt[:-1], self.steerer, steered)
+                first = steered * self.steerer.vector.factor(0) if self.steerer else 0.0
+                current = self.target.prompt_pass(prompt[:-1], self.steerer, first)
             else:
                 current = self.target.plain_pass(prompt[:-1])
             self.cache.prefixes.append(current)

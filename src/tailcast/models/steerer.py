@@ -1,4 +1,4 @@
-"""Adding a vector to, or ablating a direction from, the residual stream of a batch.
+"""Adding vectors to, or ablating directions from, the residual stream of a batch.
 
 Hooks exist only while a forward pass runs, so the model is what it was before and after,
 also when the pass fails. Every row has its own strength; at 0 a row is left exactly as it
@@ -35,23 +35,22 @@ class Steerer:
     def __init__(
         self, vector: SteeringVector, places: DecoderLayers, width: int, like: Tensor
     ) -> None:
-        if vector.direction.shape != (width,):
-            raise SteeringError(
-                f"the steering vector has width {vector.direction.shape[-1]}, the model's residual "
-                f"stream {width}: it was made for another model, fit one with tailcast steer."
-            )
-        if not 0 <= vector.layer < len(places.layers):
-            raise SteeringError(
-                f"steering layer {vector.layer} does not exist: the model has layers 0 to "
-                f"{len(places.layers) - 1}."
-            )
+        for layer, direction in vector.places:
+            if direction.shape != (width,):
+                raise SteeringError(
+                    f"the steering vector has width {direction.shape[-1]}, the model's residual "
+                    f"stream {width}: it was made for another model, fit one with tailcast steer."
+                )
+            if not 0 <= layer < len(places.layers):
+                raise SteeringError(
+                    f"steering layer {layer} does not exist: the model has layers 0 to "
+                    f"{len(places.layers) - 1}."
+                )
         self.vector = vector
         self.places = places
-        direction = torch.from_numpy(vector.direction)
-        if vector.operator == "ablate":
-            direction = direction / direction.norm()
-        self.direction = direction.to(device=like.device, dtype=like.dtype)
-        self.unit = _beside(self.direction)
+        exact = [torch.from_numpy(direction) for _, direction in vector.places]
+        self.directions = [one.to(like) for one in exact]
+        self.units = [_beside((one / one.norm()).to(like)) for one in exact]
 
     @contextmanager
     def steering(self, strengths: Tensor) -> Iterator[None]:
@@ -59,7 +58,7 @@ class Steerer:
         if not strengths.any():
             yield
             return
-        strength = strengths.to(self.direction)[:, None, None]
+        strength = strengths.to(self.directions[0])[:, None, None]
         handles = self._add(strength) if self.vector.operator == "add" else self._ablate(strength)
         try:
             yield
@@ -68,19 +67,23 @@ class Steerer:
                 handle.remove()
 
     def _add(self, strength: Tensor) -> list[Any]:
-        step = _beside(strength * self.direction)
+        def adding(direction: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
+            step = _beside(strength * direction)
+            return lambda module, args, output: _on_first(output, lambda old: old + step(old))
 
-        def change(module: nn.Module, args: Any, output: Any) -> Any:
-            return _on_first(output, lambda hidden: hidden + step(hidden))
-
-        return [self.places.layers[self.vector.layer].register_forward_hook(change)]
+        return [
+            self.places.layers[layer].register_forward_hook(adding(direction))
+            for (layer, _), direction in zip(self.vector.places, self.directions, strict=True)
+        ]
 
     def _ablate(self, strength: Tensor) -> list[Any]:
-        rate, unit = _beside(strength), self.unit
+        rate = _beside(strength)
 
         def without(hidden: Tensor) -> Tensor:
-            along = unit(hidden)
-            return hidden - rate(hidden) * (hidden @ along)[..., None] * along
+            for unit in self.units:
+                along = unit(hidden)
+                hidden = hidden - rate(hidden) * (hidden @ along)[..., None] * along
+            return hidden
 
         def on_output(module: nn.Module, args: Any, output: Any) -> Any:
             return _on_first(output, without)

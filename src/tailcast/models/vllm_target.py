@@ -123,6 +123,11 @@ class VllmTarget(PromptFormat, Served):
                 f"operator {vector.operator} is not to be had in vLLM, which adds only: take a "
                 "vector that is added, or the own engine."
             )
+        if vector.also or vector.profile:
+            raise SteeringError(
+                "a vector of several layers, or with a profile of strengths, is not to be had in "
+                "vLLM, which adds one direction alike to all tokens: take the own engine."
+            )
         for problem in self._told("tailcast_steer", vector.layer, vector.direction.tolist()):
             if problem:
                 raise SteeringError(
@@ -130,8 +135,7 @@ class VllmTarget(PromptFormat, Served):
                     "steer, or use the own engine."
                 )
         self._vector = vector
-        what = repr((vector.layer, vector.positions)).encode()
-        self._salt = sha256(what + vector.direction.tobytes()).hexdigest()
+        self._salt = vector.digest
         try:
             self._check_steering()
         except ModelError:

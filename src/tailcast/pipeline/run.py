@@ -260,7 +260,7 @@ def _facts(config: RunConfig, queries: Sequence[Query], inputs: Inputs) -> dict[
     if config.pairs and (Path(config.pairs).is_file() or is_behaviour(config.pairs)):
         facts["pairs"] = pairs_digest(config.pairs)
     if inputs.steering is not None:
-        facts["steering"] = sha256(inputs.steering.direction.tobytes()).hexdigest()[:16]
+        facts["steering"] = inputs.steering.digest
     return facts
 
 

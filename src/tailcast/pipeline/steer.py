@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tailcast.behaviours import Behaviour, judge_fields, load_behaviour, no_judge
 from tailcast.config import ContrastSettings, RunConfig
@@ -17,13 +14,8 @@ from tailcast.foreign import check_asked
 from tailcast.judges import asks_a_model, build_judge
 from tailcast.kept_answers import KeptAnswers
 from tailcast.models import HuggingFaceTarget
-from tailcast.steering import (
-    choose_layer,
-    fit_refusal_direction,
-    load_steering,
-    save_steering,
-)
-from tailcast.steering.mean_difference import Reading, as_vectors, read_differences
+from tailcast.steering import fit_refusal_direction, load_steering, save_steering
+from tailcast.steering.fitting import Form, fit_from_pairs
 from tailcast.steering.system_prompts import read_contrast
 from tailcast.store import RunStore
 from tailcast.types import (
@@ -31,12 +23,11 @@ from tailcast.types import (
     Judge,
     JudgeSettings,
     Operator,
-    Positions,
     SamplingSettings,
     SteeringVector,
 )
 
-__all__ = ["Sources", "fit_from_files", "fit_from_pairs", "steering_of"]
+__all__ = ["Sources", "fit_from_files", "steering_of"]
 
 
 @dataclass(frozen=True)
@@ -67,8 +58,8 @@ class Sources:
 
 
 def fit_from_files(
-    load: Callable[[], HuggingFaceTarget], out: Path, sources: Sources, layer: str,
-    operator: Operator | None, reading: Reading,
+    load: Callable[[], HuggingFaceTarget], out: Path, sources: Sources, form: Form,
+    operator: Operator | None = None,
 ) -> list[SteeringVector]:  # fmt: skip
     """Fit a steering vector and save it.
 
@@ -76,43 +67,48 @@ def fit_from_files(
         load: Loads the model, after the files have been read.
         out: File to write.
         sources: What it is fitted from.
-        layer: A number, "auto" or "all".
+        form: What is made of them.
         operator: How the vector will steer; None for the usual one of the source.
-        reading: What a pair's response is read at.
 
     Raises:
         ConfigError: If not exactly one source is given, the name does not end in
-            .safetensors, the layer is none of the forms above, or the behaviour lacks what is
-            asked of it.
+            .safetensors, the model has no such layer, or the source lacks what is asked of it.
         SteeringError: If the source is too small, or too few answers survive the judge.
         JudgeAway: If the judge answers no more; the answers so far and its judgements are kept.
     """
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out} must end in .safetensors.")
-    if not (layer in ("auto", "all") or layer.isdecimal()):
-        raise ConfigError(f"--layer {layer!r} is none of auto, all and a number from 0 up.")
     if sources.given == ("harmful", "harmless"):
-        prompts = load_prompts(str(sources.harmful)), load_prompts(str(sources.harmless))
-        number = int(layer) if layer.isdecimal() else None
-        vectors = [
-            fit_refusal_direction(load(), *prompts, operator=operator or "ablate", layer=number)
-        ]
+        vectors = [_refusal(load, sources, form, operator or "ablate")]
     elif operator == "ablate":
         raise ConfigError("ablate needs a refusal direction: give --harmful and --harmless.")
     elif sources.given == ("pairs",):
-        vectors = fit_from_pairs(load_pairs(str(sources.pairs)), load(), layer, reading)
+        vectors = fit_from_pairs(load_pairs(str(sources.pairs)), load(), form)
     elif sources.given == ("behaviour",):
-        vectors = _from_behaviour(load, sources, layer, reading, out.with_suffix(".answers.jsonl"))
+        vectors = _from_behaviour(load, sources, form, out.with_suffix(".answers.jsonl"))
     else:
         raise ConfigError("give --pairs, or --behaviour, or --harmful together with --harmless.")
     save_steering(vectors, out)
     return vectors
 
 
+def _refusal(
+    load: Callable[[], HuggingFaceTarget], sources: Sources, form: Form, operator: Operator
+) -> SteeringVector:
+    """The refusal direction, of the layer that is named or of the best one."""
+    prompts = load_prompts(str(sources.harmful)), load_prompts(str(sources.harmless))
+    if form.component or len(form.layers) > 1:
+        raise ConfigError(
+            "a refusal direction is of one layer and has no components: give --pairs for those."
+        )
+    layer = form.layers[0] if form.layers else None
+    vector = fit_refusal_direction(load(), *prompts, operator=operator, layer=layer)
+    return replace(vector, profile=form.profile)
+
+
 def _from_behaviour(
-    load: Callable[[], HuggingFaceTarget], sources: Sources, layer: str, reading: Reading,
-    kept: Path,
-) -> list[SteeringVector]:  # fmt: skip
+    load: Callable[[], HuggingFaceTarget], sources: Sources, form: Form, kept: Path
+) -> list[SteeringVector]:
     """Vectors from a behaviour's pairs or from answers under its system prompts, which are kept."""
     behaviour = load_behaviour(sources.behaviour or "")
     parts = {"pairs": behaviour.pairs, "system-prompts": behaviour.system_prompts}
@@ -121,20 +117,20 @@ def _from_behaviour(
         other = next((f": use --from {name}" for name, some in parts.items() if some), "")
         raise ConfigError(f"behaviour {sources.behaviour!r} has no {part}{other}.")
     if part == "pairs":
-        return fit_from_pairs(behaviour.pairs, load(), layer, reading)
-    if reading != "response":
+        return fit_from_pairs(behaviour.pairs, load(), form)
+    if form.reading != "response":
         raise ConfigError("answers under system prompts are read over the response only.")
-    return _from_system_prompts(behaviour, load, layer, sources.contrast, kept)
+    return _from_system_prompts(behaviour, load, form, sources.contrast, kept)
 
 
 def _from_system_prompts(
-    behaviour: Behaviour, load: Callable[[], HuggingFaceTarget], layer: str,
+    behaviour: Behaviour, load: Callable[[], HuggingFaceTarget], form: Form,
     settings: ContrastSettings, kept: Path,
 ) -> list[SteeringVector]:  # fmt: skip
     """Vectors from the model's own answers under contrast system prompts."""
     judges = _judges_of(behaviour, settings)
     target = load()
-    _check_layer(target, layer)
+    form.check(target)
     cases = [
         ((one.positive, one.negative), question)
         for one in behaviour.system_prompts
@@ -153,10 +149,10 @@ def _from_system_prompts(
         ),
         rollouts=settings.rollouts,
         seed=settings.seed,
-        needed=8 if layer == "auto" else 2,
+        needed=8 if form.layer == "auto" else 2,
         kept=KeptAnswers(kept, facts),
     )
-    vectors = fit_from_pairs(found.pairs, target, layer, "response", differences=found.differences)
+    vectors = fit_from_pairs(found.pairs, target, form, differences=found.differences)
     for vector in vectors:
         vector.provenance.update(
             method="system prompts", behaviour=behaviour.name, **settings.model_dump(),
@@ -229,29 +225,3 @@ def _keep(vector: SteeringVector, store: RunStore, name: str) -> None:
     with TemporaryDirectory() as scratch:
         save_steering([vector], Path(scratch) / name)
         store.write_bytes(name, (Path(scratch) / name).read_bytes())
-
-
-def fit_from_pairs(
-    pairs: Sequence[ContrastPair], target: HuggingFaceTarget, layer: str, reading: Reading,
-    positions: Positions = "response", differences: NDArray[np.float64] | None = None,
-) -> list[SteeringVector]:  # fmt: skip
-    """Vectors of the layer that is named, of the best one, or of all."""
-    _check_layer(target, layer)
-    if layer == "auto":
-        return [
-            choose_layer(
-                target, pairs, reading=reading, positions=positions, differences=differences
-            )
-        ]
-    if differences is None:
-        differences = read_differences(target, pairs, reading=reading)
-    vectors = as_vectors(target, differences, reading=reading, positions=positions)
-    if layer == "all":
-        return vectors
-    return [vectors[int(layer)]]
-
-
-def _check_layer(target: HuggingFaceTarget, layer: str) -> None:
-    """Refuse a layer that the model does not have."""
-    if layer.isdecimal() and int(layer) >= target.depth:
-        raise ConfigError(f"layer {layer} does not exist: the layers are 0 to {target.depth - 1}.")

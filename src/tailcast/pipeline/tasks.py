@@ -16,7 +16,6 @@ from tailcast.config import RunConfig
 from tailcast.errors import ModelError, SteeringError
 from tailcast.judges import is_refusal
 from tailcast.models import HuggingFaceTarget, Served, is_out_of_memory, planned_rows
-from tailcast.pipeline.steer import fit_from_pairs
 from tailcast.proposals import Proposal, StreamKey
 from tailcast.sampling import (
     DrawRequest,
@@ -29,6 +28,7 @@ from tailcast.sampling import (
     score,
     score_served,
 )
+from tailcast.steering.fitting import Form, fit_from_pairs
 from tailcast.types import ContrastPair, Judge, Query, SampleBatch, SteeringVector
 from tailcast.workers import Kit, Task, Workers
 
@@ -129,7 +129,7 @@ def fit_vector(kit: Kit, task: FitTask) -> SteeringVector:
         raise SteeringError("pairs can steer a transformers model only: give a vector.")
     layer = "auto" if kit.config.layer is None else str(kit.config.layer)
     positions = kit.config.positions or "response"
-    return fit_from_pairs(task.pairs, kit.target, layer, "response", positions)[0]
+    return fit_from_pairs(task.pairs, kit.target, Form(layer), positions)[0]
 
 
 @dataclass(frozen=True)

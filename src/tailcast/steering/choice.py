@@ -1,6 +1,7 @@
 """At which layer does the mean difference move the model most towards unsafe responses?"""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ def choose_layer(
     positions: Positions = "response",
     held_out: int = 16,
     differences: NDArray[np.float64] | None = None,
+    component: int = 0,
 ) -> SteeringVector:
     """The mean-difference vector of the layer that scores best on held-out pairs.
 
@@ -42,6 +44,7 @@ def choose_layer(
         held_out: Most pairs that are held out.
         differences: Activations of the pairs, [pairs, L, d], if they were read before, perhaps
             under other prompts; read now if None.
+        component: Of the differences, see :func:`tailcast.steering.fit_mean_difference`.
 
     Returns:
         The best vector; its provenance holds every candidate's score.
@@ -58,7 +61,10 @@ def choose_layer(
         differences = read_differences(target, pairs, reading=reading)
     tested = range(0, min(len(pairs), 4 * held_out), 4)
     kept = np.delete(differences, tested, axis=0)
-    fitted = as_vectors(target, kept, reading=reading, positions=positions)
+    vectors_of = partial(
+        as_vectors, target, reading=reading, positions=positions, component=component
+    )
+    fitted = vectors_of(kept)
     held = [pairs[index] for index in tested]
     low, high = int(0.2 * target.depth), max(int(0.8 * target.depth), 1)
     layers = range(low, high, max(1, -(-(high - low) // _CANDIDATES)))
@@ -67,9 +73,14 @@ def choose_layer(
     if scores[best] <= 0:
         raise SteeringError(
             f"no layer moves the model towards the unsafe responses (best: layer {best}, "
-            f"{scores[best]:.2g} nats): check that unsafe and safe are not swapped."
+            f"{scores[best]:.2g} nats): "
+            + (
+                f"leave component {component} out."
+                if component
+                else "check that unsafe and safe are not swapped."
+            )
         )
-    vector = as_vectors(target, differences, reading=reading, positions=positions)[best]
+    vector = vectors_of(differences)[best]
     vector.provenance["held_out_gain_nats"] = {str(k): round(v, 4) for k, v in scores.items()}
     return vector
 

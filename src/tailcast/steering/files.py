@@ -27,22 +27,30 @@ __all__ = ["load_steering", "save_steering"]
 def save_steering(vectors: Sequence[SteeringVector], path: str | Path) -> None:
     """Save one vector, or those of several layers of one fit, as safetensors.
 
+    Args:
+        vectors: One, of any number of layers, or several of a layer each that are alike in
+            all but that and their direction.
+        path: The file.
+
     Raises:
         SteeringError: If the file cannot be written.
     """
     from safetensors.numpy import save_file
 
     first = vectors[0]
+    places = [place for vector in vectors for place in vector.places]
     header = {
         "format": "tailcast steering 1",
         "operator": first.operator,
         "positions": first.positions,
-        "layers": json.dumps([vector.layer for vector in vectors]),
+        "layers": json.dumps([layer for layer, _ in places]),
+        "at_once": json.dumps(bool(first.also)),
+        "profile": json.dumps(first.profile),
         "fingerprint": first.fingerprint,
         "unit": "strength 1 adds the direction once, in units of the residual stream",
         "provenance": json.dumps(first.provenance),
     }
-    directions = np.stack([vector.direction for vector in vectors]).astype(np.float32)
+    directions = np.stack([direction for _, direction in places]).astype(np.float32)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         save_file({"directions": directions}, str(path), metadata=header)
@@ -85,7 +93,7 @@ def load_steering(
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SteeringError(f"{path} cannot be read as a steering vector: {reason}") from error
     vector = _at_layer(vectors, layer, path)
-    if not np.isfinite(vector.direction).all() or vector.norm == 0:
+    if not all(np.isfinite(one).all() and one.any() for _, one in vector.places):
         raise SteeringError(f"{path} holds a direction that is zero or not finite: fit it again.")
     return replace(
         vector, operator=operator or vector.operator, positions=positions or vector.positions
@@ -93,8 +101,15 @@ def load_steering(
 
 
 def _at_layer(vectors: list[SteeringVector], layer: int | None, path: Path) -> SteeringVector:
-    if len(vectors) == 1 and layer in (None, vectors[0].layer):
-        return vectors[0]
+    first = vectors[0]
+    if first.also and layer is not None:
+        together = ", ".join(str(at) for at, _ in first.places)
+        raise SteeringError(
+            f"{path} holds layers {together} of one vector, which steers them at once: name none "
+            f"(got {layer})."
+        )
+    if len(vectors) == 1 and layer in (None, first.layer):
+        return first
     layers = [vector.layer for vector in vectors]
     if layer not in layers:
         span = f"layers {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"layer {layers[0]}"
@@ -112,7 +127,8 @@ def _ours(path: Path) -> list[SteeringVector]:
         if not header.get("format", "").startswith("tailcast steering"):
             raise SteeringError(f"{path} was not made by tailcast: no steering header in it.")
         directions = file.get_tensor("directions")
-    return [
+    profile = tuple(map(float, json.loads(header.get("profile", "[]"))))
+    vectors = [
         SteeringVector(
             "ablate" if header["operator"] == "ablate" else "add",
             int(layer),
@@ -120,9 +136,14 @@ def _ours(path: Path) -> list[SteeringVector]:
             "all" if header["positions"] == "all" else "response",
             header["fingerprint"],
             json.loads(header["provenance"]),
+            profile=profile,
         )
         for layer, direction in zip(json.loads(header["layers"]), directions, strict=True)
     ]
+    if not json.loads(header.get("at_once", "false")):
+        return vectors
+    first, *others = vectors
+    return [replace(first, also=tuple((one.layer, one.direction) for one in others))]
 
 
 def _torch(path: Path) -> list[SteeringVector]:

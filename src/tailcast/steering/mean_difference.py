@@ -1,6 +1,7 @@
-"""Which direction in the residual stream leads from safe to unsafe responses?"""
+"""Which directions in the residual stream lead from safe to unsafe responses?"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ def fit_mean_difference(
     *,
     reading: Reading = "response",
     positions: Positions = "response",
+    component: int = 0,
 ) -> list[SteeringVector]:
     """Mean activation over unsafe responses minus mean over safe ones, at every layer.
 
@@ -33,15 +35,20 @@ def fit_mean_difference(
         reading: "response" averages over the response's tokens; "prompt" reads the last
             prompt token of a prompt that ends with the response's first token.
         positions: Where the vectors will steer.
+        component: 0 for the mean; k for the k-th principal component of the differences, as
+            long as they are along it in the root mean square, and in the sense of their mean.
 
     Returns:
         One vector for each decoder layer, in order of depth.
 
     Raises:
-        SteeringError: If there are fewer than two pairs, or a response has no token.
+        SteeringError: If there are fewer than two pairs, a response has no token, or there
+            are not so many components.
     """
     differences = read_differences(target, pairs, reading=reading)
-    return as_vectors(target, differences, reading=reading, positions=positions)
+    return as_vectors(
+        target, differences, reading=reading, positions=positions, component=component
+    )
 
 
 def read_differences(
@@ -71,14 +78,47 @@ def as_vectors(
     *,
     reading: Reading,
     positions: Positions,
+    component: int = 0,
 ) -> list[SteeringVector]:
-    """The mean of differences [pairs, L, d] as one vector for each layer."""
+    """The mean of differences [pairs, L, d], or a component, as one vector for each layer."""
     provenance = {"method": "mean difference", "reading": reading, "pairs": len(differences)}
+    if component:
+        provenance |= {"method": "principal component", "component": component}
     own = target.weights_fingerprint
     return [
-        SteeringVector("add", layer, direction, positions, own, {**provenance})
-        for layer, direction in enumerate(differences.mean(axis=0).astype(np.float32))
+        SteeringVector("add", layer, one.astype(np.float32), positions, own, {**provenance})
+        for layer, one in enumerate(_directions(differences, component))
     ]
+
+
+def _directions(differences: NDArray[np.float64], component: int) -> NDArray[np.float64]:
+    """What differences [pairs, L, d] have in common at every layer, [L, d].
+
+    Components are those of the differences themselves, their mean not taken away: it is
+    most of what they have in common, and near the first of them.
+    """
+    mean: NDArray[np.float64] = differences.mean(axis=0)
+    if not component:
+        return mean
+    pairs, _, width = differences.shape
+    if not 0 < component <= min(pairs, width):
+        raise SteeringError(
+            f"component {component} does not exist: differences of {pairs} pairs of width {width} "
+            f"have components 1 to {min(pairs, width)}."
+        )
+    _, sizes, ways = np.linalg.svd(differences.transpose(1, 0, 2), full_matrices=False)
+    size, way = sizes[:, component - 1, None] / np.sqrt(pairs), ways[:, component - 1]
+    sense = np.where((way * mean).sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
+    found: NDArray[np.float64] = sense * size * way
+    return found
+
+
+def at_once(vectors: Sequence[SteeringVector]) -> SteeringVector:
+    """Vectors of several layers as one that steers all of them, each by an equal share."""
+    first, *others = vectors
+    share = np.float32(1 / len(vectors))
+    also = tuple((one.layer, share * one.direction) for one in others)
+    return replace(first, direction=share * first.direction, also=also)
 
 
 def read_response(

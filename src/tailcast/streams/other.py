@@ -6,7 +6,6 @@ behaviour category) is one more pass of the target.
 """
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 
 from torch import Tensor
 
@@ -64,5 +63,4 @@ class Vector(Other):
     def __init__(self, name: str, target: Target, vector: SteeringVector) -> None:
         self.name = name
         self.sources = {name: Source(target, vector)}
-        what = repr((vector.operator, vector.layer, vector.positions)).encode()
-        self.fingerprint = sha256(what + vector.direction.tobytes()).hexdigest()[:16]
+        self.fingerprint = vector.digest
