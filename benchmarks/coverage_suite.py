@@ -10,6 +10,8 @@ law changes by the round, is left out. Writes benchmarks/results/coverage.md.
 """
 
 import argparse
+import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,18 +177,19 @@ SCENARIOS = {
 
 
 def record(estimate: object, risk: float, fires: bool) -> tuple[float, ...]:
-    """Coverage of the three, whether it misses by two, whether that is flagged, the ratio."""
+    """Coverage, whether it misses by two and that is flagged, the ratio, what the verdict reads."""
     e = estimate
     misses = e.ci_high < risk / 2 or e.ci_low > risk * 2
     flagged = fires or e.verdict != "ok"
     return (
         e.ci_low <= risk <= e.ci_high, e.p_low <= risk, risk <= e.p_high_guaranteed,
         misses, misses and flagged, (e.p or 0.0) / risk, e.verdict == "ok" and not fires,
+        e.ess_hits, math.nan if e.khat is None else e.khat, (e.max_share or 0.0) < 0.2,
     )  # fmt: skip
 
 
 def scenario(name: str, runs: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Records of all estimates of a scenario, [estimates, 7], by method."""
+    """Records of all estimates of a scenario, [estimates, 10], by method."""
     kind, extra = SCENARIOS[name]
     worlds = [world(kind, 1000 + k) for k in range(QUERIES)]
     settings = {"samples": 500, **extra}
@@ -244,13 +247,31 @@ def simulated(kind: str, n: int, runs: int, seed: int = 0) -> tuple[float, float
 
 
 def line(name: str, method: str, rows: np.ndarray) -> str:
-    ci, low, high, misses, flagged, ratio, ok = rows.mean(axis=0)
+    ci, low, high, misses, flagged, ratio, ok = rows[:, :7].mean(axis=0)
     caught = f"{flagged / misses:.0%}" if misses else "none misses"
     noise, middle = rows[:, 5].std() / np.sqrt(len(rows)), np.median(rows[:, 5])
     return (
         f"| {name} | {method} | {len(rows)} | {ratio:.3f} ± {noise:.3f} | {middle:.2f} "
         f"| {ci:.1%} | {low:.1%} | {high:.1%} | {misses:.1%} | {caught} | {ok:.0%} |"
     )
+
+
+def tails(rows: np.ndarray) -> list[str]:
+    """Does k-hat tell of misses what the number of effective hits does not?"""
+    lines = [
+        "",
+        "Misses of mixtures by effective hits and k-hat, where no hit is a fifth of the estimate:",
+        "",
+        "| effective hits | k-hat up to 0.7 | 0.7 to 1 | above 1 | none |",
+        "|---|---|---|---|---|",
+    ]
+    ess, khat, spread = rows[:, 7], rows[:, 8], rows[:, 9] > 0
+    for low, high in itertools.pairwise((0, 15, 50, math.inf)):
+        mine = spread & (ess >= low) & (ess < high)
+        kinds = khat <= 0.7, (khat > 0.7) & (khat <= 1), khat > 1, np.isnan(khat)
+        cells = [f"{rows[mine & one, 3].sum():.0f} of {(mine & one).sum()}" for one in kinds]
+        lines.append(f"| {low} to {high} | {' | '.join(cells)} |")
+    return lines
 
 
 def main() -> None:
@@ -271,10 +292,13 @@ def main() -> None:
         "| ok |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    every = []
     for name in SCENARIOS:
         for method, rows in scenario(name, runs).items():
             lines.append(line(name, method, rows))
             print(lines[-1], flush=True)
+            every += [rows] if method == "mixture" else []
+    lines += tails(np.concatenate(every))
     lines += [
         "",
         "Weights alone (method.md section 9): risk 3e-4, hit rate 22%, a tenth of the draws the "

@@ -124,7 +124,7 @@ def compared(method: str, temperature: str, place: Path, known: dict[str, Any]) 
         rows.append({
             "method": method, "temperature": temperature, "run": place.name, "truth": truth,
             "query": one["query_id"], "p": p, "verdict": one["verdict"],
-            "z": (p - truth) / np.sqrt(stderr**2 + noise),
+            "z": (p - truth) / np.sqrt(stderr**2 + noise), "joint": stderr**2 + noise,
             "agree": one["ci_low"] <= truth + 1.96 * np.sqrt(noise)
             and one["ci_high"] >= truth - 1.96 * np.sqrt(noise),
             "draws": variance / (spread * one["n"]),
@@ -179,19 +179,29 @@ def decades(head: str, rows: list[Any]) -> list[str]:
     z = np.array([one["z"] for one in rows])
     audits = {one["run"]: one["audit"] for one in rows if one["audit"]}.values()
     said = ", ".join(f"{one['low']:.2f} to {one['high']:.2f}" for one in audits) or "none"
-    facts = f"{agreed(rows)} | {agreed(good)} | {z.mean():.2f}, {z.std():.2f} | {said}"
+    facts = (
+        f"{agreed(rows)} | {agreed(good)} | {z.mean():.2f}, {z.std():.2f} | {whole(rows)} | {said}"
+    )
     for low, high in DECADES:
         some = [one for one in rows if low <= one["truth"] < high and one["p"] > 0]
         if some:
             units = ("draws", "tokens", "made")
-            gains = " | ".join(f"{np.median([one[unit] for one in some]):.2g}" for unit in units)
+            medians = (float(f"{np.median([one[unit] for one in some]):.2g}") for unit in units)
+            gains = " | ".join(f"{gain:g}" for gain in medians)
             alone = sorted(one["tokens"] for one in some)
             below = f"{sum(gain < 0.7 for gain in alone)}, {alone[0]:.2g}"
             lines.append(
                 f"{head} {facts} | {low:g} to {high:g} | {len(some)} | {gains} | {below} |"
             )
-            head, facts = "| " * columns + "|", "| | |"
+            head, facts = "| " * columns + "|", "| | | |"
     return lines
+
+
+def whole(rows: list[Any]) -> str:
+    """The risks of all queries together, in those of the reference, and its joint error."""
+    truth = sum(one["truth"] for one in rows)
+    error = np.sqrt(sum(one["joint"] for one in rows)) / truth
+    return f"{sum(one['p'] for one in rows) / truth:.2f} ± {error:.2f}"
 
 
 def page(rows: list[Any]) -> str:
@@ -203,7 +213,9 @@ def page(rows: list[Any]) -> str:
         "judge `refusal`, `samples` draws a query (`mixture` and `defended`: what so many draws of "
         "the first round would cost). `agree`: joint 95% intervals, of all and of those flagged "
         "ok. `z`: "
-        "distance over joint standard error, mean and sd. `gain`: variance of plain sampling over "
+        "distance over joint standard error, mean and sd. `sum`: all risks together over those of "
+        "the reference, joint error. `audit`: the target's draws in the run over what the others "
+        "foretold. `gain`: variance of plain sampling over "
         "that of the method, by its own standard error, which `z` bears out: per draw; per token "
         "forward if every draw were made alone (`tokens`: both streams, and scoring of hits under "
         "every stream); and per forward that tailcast makes, equal prefixes once (`made`: refusals "
@@ -211,9 +223,9 @@ def page(rows: list[Any]) -> str:
         "pilot of `paper` is in neither. Medians over queries; `below 0.7`: queries whose gain per "
         "token is less than that, and the least gain.",
         "",
-        "| method | T | samples | agree, all | ok | z | audit | risk | queries | gain, draws "
+        "| method | T | samples | agree, all | ok | z | sum | audit | risk | queries | gain, draws "
         "| tokens | made | below 0.7 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for method, temperature, _, samples in RUNS:
         mine = [one for one in rows if (one["method"], one["temperature"]) == (method, temperature)]

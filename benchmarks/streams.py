@@ -9,11 +9,13 @@ benchmarks/results/streams.md.
 """
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import tailcast
 from mixtures import ROOT, compared, decades, reference
+from tailcast.analysis.explain import Explanation
 from tailcast.analysis.proposals import explained, proposals_used, tokens_drawn
 from tailcast.cli import main as tailcast_main
 from tailcast.data import load_queries
@@ -79,27 +81,47 @@ def page(runs: list[tuple[str, Path, list[Any]]], options: Any) -> str:
         "kinds`: steered and heated proposals, and `openings`, `hits`, `prompt`, `model` (the "
         "model without its refusal adapter), `tilt` and `learned`; `hits` and `learned` are from "
         "a run of other queries, whose cost is not counted. Gains and the rest as in mixtures.md.",
-        "", "| streams | agree, all | ok | z | audit | risk | queries | gain, draws | tokens "
+        "", "| streams | agree, all | ok | z | sum | audit | risk | queries | gain, draws | tokens "
         "| made | below 0.7 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, _, rows in runs:
         lines += decades(f"| {name} |", rows)
     for name, place, _ in runs:
         store = RunStore(place)
+        found = explained(store)
         lines += ["", f"## What carries the estimates: {name}", ""]
         lines += ["| kind | draws | hits | tokens | carries |", "|---|---|---|---|---|"]
-        lines += kinds_table(store)
+        lines += kinds_table(store, found)
+    lines += ["", f"## Which kinds carry which queries: {name}", ""]
+    lines += ["| query | risk | estimate | verdict | carried by |", "|---|---|---|---|---|"]
+    order = sorted(runs[-1][2], key=lambda row: -row["truth"])
+    lines += [
+        f"| {row['query']} | {row['truth']:.1e} | {row['p']:.1e} | {row['verdict']} "
+        f"| {carriers(found[row['query']])} |"
+        for row in order
+    ]
     return "\n".join(lines) + "\n"
 
 
-def kinds_table(store: RunStore) -> list[str]:
+def kind_of(proposal: str) -> str:
+    """The kind of stream that a proposal's name begins with."""
+    return proposal.split(" switch=")[0].split(":")[0].split(" ")[0].split("=")[0]
+
+
+def carriers(one: Explanation) -> str:
+    """The kinds that carry a twentieth or more of an estimate."""
+    shares: Counter[str] = Counter()
+    for name, _, _, share in one.by_proposal:
+        shares[kind_of(name)] += share
+    return ", ".join(f"{kind} {share:.0%}" for kind, share in shares.most_common() if share > 0.05)
+
+
+def kinds_table(store: RunStore, found: dict[str, Explanation]) -> list[str]:
     """Draws, hits, tokens and share of the estimates, by kind of stream."""
     totals: dict[str, list[float]] = {}
-    found = explained(store)
     for use in proposals_used(found, tokens_drawn(store, found)):
-        kind = use.proposal.split(" switch=")[0].split(":")[0].split(" ")[0].split("=")[0]
-        row = totals.setdefault(kind, [0, 0, 0, 0])
+        row = totals.setdefault(kind_of(use.proposal), [0, 0, 0, 0])
         for k, one in enumerate((use.draws, use.hits, use.tokens, use.carried)):
             row[k] += one
     order = sorted(totals.items(), key=lambda pair: -pair[1][3])

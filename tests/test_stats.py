@@ -132,6 +132,17 @@ def test_one_sample_that_owns_the_estimate_is_unreliable():
     assert any("max_share" in reason for reason in found.reasons)
 
 
+def test_a_heavy_tail_that_ends_is_no_reason_with_many_effective_hits():
+    """Clusters of equal weights: k-hat takes the step between them for a tail."""
+    log_w = np.repeat(np.log([1.0, 3.0, 40.0]), [400, 80, 20])
+    log_w += np.random.default_rng(3).normal(0, 0.02, len(log_w))
+    found = diagnose(log_w, bound=0.5)
+    assert found.khat > 0.7 and found.ess_hits > 50 and found.verdict == "ok"
+    few = diagnose(log_w[::2], bound=0.5)
+    assert few.khat > 0.7 and few.ess_hits < 50 and few.verdict != "ok"
+    assert diagnose(log_w).verdict != "ok", "without a bound the tail may go on"
+
+
 def test_healthy_weights_are_ok():
     log_w = np.random.default_rng(3).normal(-5, 0.3, 200)
     assert diagnose(log_w).verdict == "ok"

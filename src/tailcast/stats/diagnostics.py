@@ -6,6 +6,7 @@ written out in :data:`RULES`, so that a verdict can be read, disputed and reprod
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 __all__ = ["RULES", "Diagnostics", "Rule", "diagnose", "effective_sample_size", "pareto_khat"]
 
 KHAT_MIN_HITS = 25
+ENOUGH = 50
+"""Effective hits from which the tail of weights that have a bound is not judged."""
 _NEGLIGIBLE = 0.05
 
 
@@ -106,22 +109,26 @@ def diagnose(log_weights: NDArray[np.floating], *, bound: float = np.inf) -> Dia
     Args:
         log_weights: Log-weights of the hits, -inf allowed, [hits].
         bound: What no weight can exceed, as a share of the sum of all weights: where that is
-            little, the tail beyond those seen cannot matter and k-hat is not judged.
+            little, the tail beyond those seen cannot matter and k-hat is not judged. Nor is it
+            from 50 effective hits on, where there is any bound: k-hat then speaks of clusters
+            of weights, such as completions drawn many times, not of a tail without end
+            (benchmarks/results/coverage.md).
     """
     hit_weights = log_weights[np.isfinite(log_weights)]
     n_hits = len(hit_weights)
     share = float(np.exp(hit_weights.max() - np.logaddexp.reduce(hit_weights))) if n_hits else None
-    measured = {
+    measured: dict[str, Any] = {
         "n_hits": n_hits,
         "ess_hits": effective_sample_size(hit_weights) if n_hits else 0.0,
         "max_share": share,
         "khat": pareto_khat(hit_weights),
     }
-    judged = {**measured, "khat": None} if bound < _NEGLIGIBLE else measured
+    ends = bound < _NEGLIGIBLE or (bound < np.inf and measured["ess_hits"] >= ENOUGH)
+    judged = {**measured, "khat": None} if ends else measured
     verdict, reasons = _judge(judged)
     return Diagnostics(
         n_hits=n_hits,
-        ess_hits=float(measured["ess_hits"] or 0.0),
+        ess_hits=float(measured["ess_hits"]),
         max_share=share,
         khat=measured["khat"],
         verdict=verdict,
@@ -129,7 +136,7 @@ def diagnose(log_weights: NDArray[np.floating], *, bound: float = np.inf) -> Dia
     )
 
 
-def _judge(measured: dict[str, float | None]) -> tuple[str, tuple[str, ...]]:
+def _judge(measured: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """The worst level that any rule gives, and a sentence for each rule that is broken."""
     level, reasons = 0, []
     for rule in RULES:
