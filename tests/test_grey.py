@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -193,6 +194,14 @@ def test_faults_on_the_way_change_nothing(capsys, tmp_path, flags, server, monke
     assert estimated(capsys, *words, "--out", tmp_path / "rough") == calm
     assert not server.faults and sum(server.answered.values()) == 200
     assert files_of(tmp_path / "calm") == files_of(tmp_path / "rough")
+
+
+@pytest.mark.parametrize("api", ["tokens", "chat"])
+def test_a_rate_is_kept(capsys, tmp_path, flags, server, api):
+    words = [*flags, "--judge", "pattern:two", "--samples", 100, "--target-api", api]
+    begun = time.monotonic()
+    estimated(capsys, *words, "--target-rate", 200, "--out", tmp_path / "run")
+    assert time.monotonic() - begun > (sum(server.answered.values()) - 1) / 200 > 0.2
 
 
 @pytest.mark.parametrize("seeds", ["--engine-seeds", "--no-engine-seeds"])

@@ -13,12 +13,14 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from http.server import ThreadingHTTPServer
 
+import httpx
 import numpy as np
 import pytest
 import torch
 
 from faulty import LINE, Rubric, grade
 from tailcast.errors import JudgeAway, JudgeError
+from tailcast.http import JsonServer
 from tailcast.judges import build_judge, judge_texts, screened
 from tailcast.judges.readings import Reply, score_of
 from tailcast.judges.recipes import known_recipes, load_recipe
@@ -396,6 +398,24 @@ def test_a_rate_is_kept(server):
     begun = time.monotonic()
     judge.many(QUERY, [f"text {number}" for number in range(60)])
     assert time.monotonic() - begun > 59 / 200
+
+
+@pytest.mark.parametrize(("error", "asked"), [("ReadTimeout", 2), ("ConnectError", 6)])
+def test_a_server_that_hangs_is_asked_twice_and_one_that_is_away_six_times(
+    monkeypatch, error, asked
+):
+    seen = []
+
+    def fails(request):
+        seen.append(request.url.path)
+        raise getattr(httpx, error)("no answer", request=request)
+
+    monkeypatch.setattr("tailcast.http.time.sleep", lambda seconds: None)
+    server = JsonServer("http://h", JudgeError, flag="--judge-server", connections=1)
+    server.client = httpx.Client(transport=httpx.MockTransport(fails))
+    with pytest.raises(JudgeError, match="does not answer"):
+        server.ask("POST", "/v1/x", {})
+    assert len(seen) == asked
 
 
 CASES = [

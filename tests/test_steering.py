@@ -96,6 +96,9 @@ def test_a_vector_of_several_layers_shares_the_strength_and_is_kept_whole(target
     assert len({*digests, found.digest}) == 4
     with pytest.raises(SteeringError, match="holds layers 1, 0 of one vector"):
         load_steering(tmp_path / "v.safetensors", layer=0)
+    save_steering([replace(whole, profile=(np.nan,))], tmp_path / "v.safetensors")
+    with pytest.raises(SteeringError, match="a profile that is not finite"):
+        load_steering(tmp_path / "v.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["JsonServer"]
 
 _TRIES = 6
+_SILENT_TRIES = 2  # that no answer came to in time: a server that hangs is not waited for longer
 _LONGEST_WAIT = 30.0  # seconds
 
 
@@ -77,7 +78,7 @@ class JsonServer:
         """JSON of an answer; tried again where the server is busy, broken or away."""
         import httpx
 
-        problem = ""
+        problem, silent = "", 0
         for attempt in range(tries):
             self._wait_for_turn()
             try:
@@ -87,6 +88,9 @@ class JsonServer:
                 problem, told = f"status {answer.status_code}", answer.headers.get("retry-after")
             except httpx.HTTPError as error:
                 problem, told = str(error) or type(error).__name__, None
+                silent += isinstance(error, httpx.ReadTimeout)
+            if silent == _SILENT_TRIES:
+                break
             if attempt + 1 < tries:
                 with self._lock:
                     self.retries += 1

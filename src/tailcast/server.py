@@ -41,6 +41,7 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
         "plain sampling of any API, where --model is its name there.",
     )
     target_workers: int = Field(32, ge=1, description="Requests to it under way at one time.")
+    target_rate: float | None = Field(None, gt=0, description="Requests to it a second, at most.")
 
     @property
     def shows_no_laws(self) -> bool:

@@ -58,7 +58,7 @@ GROWING = ("samples", "monte_carlo")
 FREE = (
     "out", "budget", "memory", "engine", "engine_model", "engine_seeds", "judge_workers",
     "judge_rate", "judge_calls", "ray", "workers", "gpus_per_worker", "judges",
-    "judge_gpus", "target_server", "target_workers", "target_engine",
+    "judge_gpus", "target_server", "target_workers", "target_rate", "target_engine",
 )  # fmt: skip
 
 

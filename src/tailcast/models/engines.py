@@ -51,6 +51,7 @@ class ServerEngine:
         workers: Requests under way at one time.
         flags: The settings that a user would mend: of the address, and of the name.
         key: Sent as a bearer token, if any.
+        rate: Requests a second, at most; None for no limit.
 
     Raises:
         ModelError: If the server does not answer, or does not serve that model.
@@ -60,8 +61,11 @@ class ServerEngine:
         self, address: str, ends: frozenset[int], *, served_name: str | None = None,
         seeded: bool = True, workers: int = 64,
         flags: tuple[str, str] = ("--engine", "--engine-model"), key: str = "",
+        rate: float | None = None,
     ) -> None:  # fmt: skip
-        self.server = JsonServer(address, ModelError, flag=flags[0], connections=workers, key=key)
+        self.server = JsonServer(
+            address, ModelError, flag=flags[0], connections=workers, key=key, rate=rate
+        )
         self.ends = sorted(ends)
         self.seeded = seeded
         self.workers = workers

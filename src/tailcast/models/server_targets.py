@@ -36,8 +36,9 @@ def load_served(
     target: ServedTarget | ChatTarget
     if server.target_api == "chat":
         client = JsonServer(
-            address, ModelError, flag="--target-server", connections=workers, key=key
-        )
+            address, ModelError, flag="--target-server", connections=workers, key=key,
+            rate=server.target_rate,
+        )  # fmt: skip
         target = ChatTarget(
             client, server.target_model or model.model, system_prompt=model.system_prompt,
             seeded=seeded, workers=workers,
@@ -46,7 +47,7 @@ def load_served(
         tokenizer, ends = load_tokenizer(model)
         engine = ServerEngine(
             address, ends, served_name=server.target_model, seeded=seeded, workers=workers,
-            flags=("--target-server", "--target-model"), key=key,
+            flags=("--target-server", "--target-model"), key=key, rate=server.target_rate,
         )  # fmt: skip
         target = ServedTarget(
             engine, tokenizer, system_prompt=model.system_prompt, plain_prompt=model.plain_prompt

@@ -95,6 +95,8 @@ def load_steering(
     vector = _at_layer(vectors, layer, path)
     if not all(np.isfinite(one).all() and one.any() for _, one in vector.places):
         raise SteeringError(f"{path} holds a direction that is zero or not finite: fit it again.")
+    if not np.isfinite(vector.profile).all():
+        raise SteeringError(f"{path} holds a profile that is not finite: fit it again.")
     return replace(
         vector, operator=operator or vector.operator, positions=positions or vector.positions
     )
