@@ -26,7 +26,7 @@ import tailcast
 from tailcast.data import load_pairs, load_queries
 from tailcast.models import load_target
 from tailcast.models.embedded import asset, gguf_file
-from tailcast.pipeline import shards
+from tailcast.pipeline import tasks
 from tailcast.proposals import Proposal
 from tailcast.sampling import DrawRequest, draw
 from tailcast.steering import fit_mean_difference
@@ -235,12 +235,12 @@ def parts(options: argparse.Namespace) -> Iterator[str]:
         taken += time.perf_counter() - begun
         return found
 
-    shards.draw = timed
+    tasks.draw = timed
     queries = load_queries(asset("demo_queries.jsonl"))[:8]
     begun = time.perf_counter()
     tailcast.estimate(target, queries, "refusal", samples=200, max_new_tokens=48)
     whole = time.perf_counter() - begun
-    shards.draw = draw
+    tasks.draw = draw
     yield (
         f"| whole run against its sampling, 8 x 200 | {whole:.1f} | {taken:.1f} | "
         f"{whole / taken:.2f} | <= 1.1 | seconds |"
