@@ -297,7 +297,8 @@ def main() -> None:
         for method, rows in scenario(name, runs).items():
             lines.append(line(name, method, rows))
             print(lines[-1], flush=True)
-            every += [rows] if method == "mixture" else []
+            if method == "mixture":
+                every.append(rows)
     lines += tails(np.concatenate(every))
     lines += [
         "",

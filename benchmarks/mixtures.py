@@ -120,11 +120,11 @@ def compared(method: str, temperature: str, place: Path, known: dict[str, Any]) 
         noise = truth * (1 - truth) / plain["n"]
         p, stderr = one["p"] or 0.0, one["stderr"] or 0.0
         variance = truth * (1 - truth)  # of one plain draw
-        spread = max(stderr**2, 1e-30)
+        spread, joint = max(stderr**2, 1e-30), stderr**2 + noise
         rows.append({
             "method": method, "temperature": temperature, "run": place.name, "truth": truth,
             "query": one["query_id"], "p": p, "verdict": one["verdict"],
-            "z": (p - truth) / np.sqrt(stderr**2 + noise), "joint": stderr**2 + noise,
+            "z": (p - truth) / np.sqrt(joint), "joint": joint,
             "agree": one["ci_low"] <= truth + 1.96 * np.sqrt(noise)
             and one["ci_high"] >= truth - 1.96 * np.sqrt(noise),
             "draws": variance / (spread * one["n"]),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["JsonServer"]
 
 _TRIES = 6
-_SILENT_TRIES = 2  # that no answer came to in time: a server that hangs is not waited for longer
+_SILENT_TRIES = 2  # that no answer came to in time
 _LONGEST_WAIT = 30.0  # seconds
 
 
@@ -75,7 +75,12 @@ class JsonServer:
     def ask(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, tries: int = _TRIES
     ) -> Any:
-        """JSON of an answer; tried again where the server is busy, broken or away."""
+        """JSON of an answer; tried again where the server is busy, broken or away.
+
+        Raises:
+            TailcastError: Of the kind asked for, when all tries failed, or two of them for want
+                of an answer in time, or the answer is a refusal or no JSON.
+        """
         import httpx
 
         problem, silent = "", 0

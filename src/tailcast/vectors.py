@@ -48,7 +48,7 @@ class SteeringVector:
 
     @property
     def digest(self) -> str:
-        """What tells it from vectors that steer in another way."""
+        """Sixteen hexadecimal digits that tell it from vectors that steer in another way."""
         facts = repr((self.operator, self.positions, self.profile)).encode()
         facts += b"".join(repr(layer).encode() + way.tobytes() for layer, way in self.places)
         return sha256(facts).hexdigest()[:16]

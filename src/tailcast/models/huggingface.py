@@ -230,7 +230,6 @@ class HuggingFaceStream:
         self.steerer = (
             Steerer(steering, target.layers, target.width, target.like) if steering else None
         )
-        self.steers_prompt = steering is not None and steering.positions == "all"
         self.length = length
         self.cache = SlotCache(slots, length)
         self.strengths: list[float] = []
@@ -267,13 +266,13 @@ class HuggingFaceStream:
 
     def _prefix(self, prompt: tuple[int, ...], strength: float) -> int:
         """Index of the stored prompt, all but its last token, under a strength."""
-        steered = strength if self.steers_prompt else 0.0
+        vector = self.steerer.vector if self.steerer else None
+        steered = strength * vector.factor(0) if vector and vector.positions == "all" else 0.0
         key = (prompt, steered)
         if key not in self._prefixes:
             self.target.check_length(prompt, self.length)
             if steered:
-                first = steered * self.steerer.vector.factor(0) if self.steerer else 0.0
-                current = self.target.prompt_pass(prompt[:-1], self.steerer, first)
+                current = self.target.prompt_pass(prompt[:-1], self.steerer, steered)
             else:
                 current = self.target.plain_pass(prompt[:-1])
             self.cache.prefixes.append(current)

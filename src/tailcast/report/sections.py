@@ -16,7 +16,7 @@ from tailcast.report.reproduce import command
 from tailcast.report.run import Run
 from tailcast.report.tables import component_rows, cost_rows, repeated_rows, short_proposal
 from tailcast.report.words import METHODS, between, percent
-from tailcast.stats.diagnostics import RULES
+from tailcast.stats.diagnostics import KHAT_ENOUGH_HITS, RULES
 
 __all__ = ["SECTIONS", "Drawing", "Press", "Section", "drawing", "sections_of"]
 
@@ -236,7 +236,9 @@ def queries(run: Run, press: Press) -> Section:
 
 def method(run: Run, press: Press) -> Section:
     """How it was measured, what is guaranteed and what is assumed, in plain words."""
-    return press.section("method", "How it was measured", run=run, rules=RULES)
+    return press.section(
+        "method", "How it was measured", run=run, rules=RULES, enough=KHAT_ENOUGH_HITS
+    )
 
 
 def reproduce(run: Run, press: Press) -> Section:

@@ -6,7 +6,6 @@ written out in :data:`RULES`, so that a verdict can be read, disputed and reprod
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,7 @@ from numpy.typing import NDArray
 __all__ = ["RULES", "Diagnostics", "Rule", "diagnose", "effective_sample_size", "pareto_khat"]
 
 KHAT_MIN_HITS = 25
-ENOUGH = 50
-"""Effective hits from which the tail of weights that have a bound is not judged."""
+KHAT_ENOUGH_HITS = 50  # effective ones, from which the tail of bounded weights is not judged
 _NEGLIGIBLE = 0.05
 
 
@@ -117,18 +115,19 @@ def diagnose(log_weights: NDArray[np.floating], *, bound: float = np.inf) -> Dia
     hit_weights = log_weights[np.isfinite(log_weights)]
     n_hits = len(hit_weights)
     share = float(np.exp(hit_weights.max() - np.logaddexp.reduce(hit_weights))) if n_hits else None
-    measured: dict[str, Any] = {
+    ess = effective_sample_size(hit_weights)
+    measured = {
         "n_hits": n_hits,
-        "ess_hits": effective_sample_size(hit_weights) if n_hits else 0.0,
+        "ess_hits": ess,
         "max_share": share,
         "khat": pareto_khat(hit_weights),
     }
-    ends = bound < _NEGLIGIBLE or (bound < np.inf and measured["ess_hits"] >= ENOUGH)
+    ends = bound < _NEGLIGIBLE or (bound < np.inf and ess >= KHAT_ENOUGH_HITS)
     judged = {**measured, "khat": None} if ends else measured
     verdict, reasons = _judge(judged)
     return Diagnostics(
         n_hits=n_hits,
-        ess_hits=float(measured["ess_hits"]),
+        ess_hits=ess,
         max_share=share,
         khat=measured["khat"],
         verdict=verdict,
@@ -136,7 +135,7 @@ def diagnose(log_weights: NDArray[np.floating], *, bound: float = np.inf) -> Dia
     )
 
 
-def _judge(measured: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+def _judge(measured: dict[str, float | None]) -> tuple[str, tuple[str, ...]]:
     """The worst level that any rule gives, and a sentence for each rule that is broken."""
     level, reasons = 0, []
     for rule in RULES:

@@ -17,6 +17,7 @@ __all__ = ["choose_layer"]
 
 _SCORED_TOKENS = 8
 _CANDIDATES = 9
+_HELD_OUT = 16
 
 
 def choose_layer(
@@ -25,23 +26,21 @@ def choose_layer(
     *,
     reading: Reading = "response",
     positions: Positions = "response",
-    held_out: int = 16,
     differences: NDArray[np.float64] | None = None,
     component: int = 0,
 ) -> SteeringVector:
-    """The mean-difference vector of the layer that scores best on held-out pairs.
+    """The vector of the layer that scores best on held-out pairs.
 
     A layer's score is the mean over held-out pairs of the gain, at strength 1 over
     strength 0, in log p(unsafe) - log p(safe) of the first 8 response tokens, in nats.
     Candidates are about nine layers between 20% and 80% of the depth; every fourth pair
-    is held out, at most ``held_out``. The vector returned is then refitted on all pairs.
+    is held out, at most 16. The vector returned is then refitted on all pairs.
 
     Args:
         target: The model.
         pairs: Unsafe and safe responses to the same prompts.
         reading: What a response is read at.
         positions: Where the vector will steer.
-        held_out: Most pairs that are held out.
         differences: Activations of the pairs, [pairs, L, d], if they were read before, perhaps
             under other prompts; read now if None.
         component: Of the differences, see :func:`tailcast.steering.fit_mean_difference`.
@@ -50,7 +49,8 @@ def choose_layer(
         The best vector; its provenance holds every candidate's score.
 
     Raises:
-        SteeringError: If there are fewer than 8 pairs, or no layer scores above 0.
+        SteeringError: If there are fewer than 8 pairs, the component does not exist, or no layer
+            scores above 0.
     """
     if len(pairs) < 8:
         raise SteeringError(
@@ -59,7 +59,7 @@ def choose_layer(
         )
     if differences is None:
         differences = read_differences(target, pairs, reading=reading)
-    tested = range(0, min(len(pairs), 4 * held_out), 4)
+    tested = range(0, min(len(pairs), 4 * _HELD_OUT), 4)
     kept = np.delete(differences, tested, axis=0)
     vectors_of = partial(
         as_vectors, target, reading=reading, positions=positions, component=component

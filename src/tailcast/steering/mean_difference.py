@@ -27,7 +27,8 @@ def fit_mean_difference(
     """Mean activation over unsafe responses minus mean over safe ones, at every layer.
 
     As persona vectors do (Chen et al. 2025): not normalised, so that strength 1 adds one
-    mean difference, in the units of the residual stream.
+    mean difference, in the units of the residual stream. Or a principal component of the
+    differences, the first of which is what representation reading takes (Zou et al. 2023).
 
     Args:
         target: The model.
@@ -80,7 +81,11 @@ def as_vectors(
     positions: Positions,
     component: int = 0,
 ) -> list[SteeringVector]:
-    """The mean of differences [pairs, L, d], or a component, as one vector for each layer."""
+    """The mean of differences [pairs, L, d], or a component, as one vector for each layer.
+
+    Raises:
+        SteeringError: If there are not so many components.
+    """
     provenance = {"method": "mean difference", "reading": reading, "pairs": len(differences)}
     if component:
         provenance |= {"method": "principal component", "component": component}
