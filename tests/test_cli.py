@@ -177,6 +177,23 @@ def test_a_finished_run_does_nothing_and_grows_without_redrawing(capsys, tmp_pat
     assert code == 2 and "temperature = 1.0, now 0.5" in err
 
 
+def test_a_run_that_computed_nothing_gives_way_to_the_corrected_command(
+    capsys, tmp_path, model, files
+):
+    (tmp_path / "other.jsonl").write_text('{"id": "c", "prompt": "blue"}\n')
+    words = estimate(model, files, tmp_path / "run")
+    wrong = list(map({files / "q.jsonl": tmp_path / "other.jsonl"}.get, words, words))
+    code, _, err = call(capsys, *wrong, "--proposal", "1,2,0.1", "--steering", "none.safetensors")
+    assert code == 2 and "none.safetensors" in err
+    assert (tmp_path / "run/queries.jsonl").exists()  # the mistake came after the beginning
+    code, out, _ = call(capsys, *words)
+    asked = (tmp_path / "run/queries.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [row["query_id"] for row in rows] == ["a", "b"] and len(asked) == 2
+    code, _, err = call(capsys, *wrong)
+    assert code == 2 and "was made with queries" in err  # something is computed now
+
+
 def test_killed_at_random_moments_and_resumed_gives_identical_bytes(tmp_path, model, files):
     def words(out):
         flags = ["--steering", files / "v.safetensors"]  # a mixture in rounds

@@ -1,6 +1,7 @@
 """The run directory: what was asked, every draw, every verdict, the estimates.
 
     manifest.json               config, versions, fingerprints
+    queries.jsonl               what is asked
     steering.safetensors        the vector, when it was fitted in the run
     selection.json              the pilot's outcome
     samples/STAGE/QUERY/A-B.parquet     draws A .. B-1 of a query
@@ -121,31 +122,34 @@ class RunStore:
         """Whether there is such a file."""
         return self.files.holds(name)
 
-    def check(self, config: dict[str, Any], facts: dict[str, str]) -> None:
+    def check(self, config: dict[str, Any], facts: dict[str, str]) -> bool:
         """Start a run, or make sure that this is the run that was started here.
+
+        A run that has computed nothing yet may become another one.
 
         Args:
             config: The run's settings; samples may grow, directory and engine may have moved.
             facts: Digests of what the settings name: queries, model, vector.
 
+        Returns:
+            Whether anything was computed before.
+
         Raises:
             StoreError: Naming the first field that differs, then and now.
         """
         old = self.read_json("manifest.json")
-        if old is not None:
-            self._compare(old.get("config", {}), config)
-            for name, value in facts.items():
-                before = old.get("facts", {}).get(name, value)
-                if before != value:
-                    raise StoreError(
-                        f"run directory {self.path} was made with other {name} "
-                        f"({before}, now {value}): restore them or use another --out."
-                    )
-            facts = {**old.get("facts", {}), **facts}
-        elif self.files.there() and not self.files.empty():
+        if old is None and self.files.there() and not self.files.empty():
             raise StoreError(f"{self.path} is not empty and no run directory: use another --out.")
-        manifest = {"format": 1, **(old or {"versions": _versions()})}
+        begun = bool({*self.files.names("")} - {"manifest.json", "queries.jsonl"})
+        manifest = {"format": 1, **(old or {})}
+        if begun:
+            self._compare(manifest.get("config", {}), config)
+            self._compare_facts(manifest.get("facts", {}), facts)
+            facts = {**manifest.get("facts", {}), **facts}
+        else:
+            manifest["versions"] = _versions()
         self.write_json("manifest.json", {**manifest, "config": config, "facts": facts})
+        return begun
 
     def fact(self, name: str) -> str | None:
         """A fact that the manifest keeps."""
@@ -167,6 +171,14 @@ class RunStore:
                 raise StoreError(
                     f"run directory {self.path} was made with {name} = {before!r}, now {now!r}: "
                     f"{more}, or use another --out."
+                )
+
+    def _compare_facts(self, old: dict[str, str], new: dict[str, str]) -> None:
+        for name, value in new.items():
+            if old.get(name, value) != value:
+                raise StoreError(
+                    f"run directory {self.path} was made with other {name} "
+                    f"({old[name]}, now {value}): restore them or use another --out."
                 )
 
     def read_json(self, name: str) -> Any:

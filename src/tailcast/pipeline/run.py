@@ -83,8 +83,8 @@ def run(
         facts = _facts(config, queries, inputs)
         if judge and judge.fingerprint:
             facts["judge"] = judge.fingerprint
-        store.check(config.model_dump(mode="json"), facts)
-        if not store.holds(QUERIES):
+        begun = store.check(config.model_dump(mode="json"), facts)
+        if not (begun and store.holds(QUERIES)):
             store.write_lines(QUERIES, [asdict(query) for query in queries])
         there = store.holds("estimates.jsonl")
         if there and store.read_json("finished.json") == _size(config):
