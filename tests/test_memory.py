@@ -56,7 +56,7 @@ def test_out_of_memory_halves_the_rows_and_is_recorded(path, tmp_path):
         target, ["tell me"], "pattern:two.*two", samples=1500, max_new_tokens=4, batch=64,
         out=tmp_path / "run",
     )  # fmt: skip
-    assert target.asked == [64, 32, 16, 16, 16]  # three shards, the others with no new failure
+    assert target.asked == [64, 32, 16, 16]  # two shards, the second with no new failure
     assert abs(one.p - exact_risk(path, "tell me", "two", 4)) < 4 * one.stderr
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     [note] = manifest["out_of_memory"]

@@ -123,9 +123,7 @@ class RunStore:
         return self.files.holds(name)
 
     def check(self, config: dict[str, Any], facts: dict[str, str]) -> bool:
-        """Start a run, or make sure that this is the run that was started here.
-
-        A run that has computed nothing yet may become another one.
+        """Start a run, or make sure that it is the one that has computed something here.
 
         Args:
             config: The run's settings; samples may grow, directory and engine may have moved.
@@ -141,13 +139,17 @@ class RunStore:
         if old is None and self.files.there() and not self.files.empty():
             raise StoreError(f"{self.path} is not empty and no run directory: use another --out.")
         begun = bool({*self.files.names("")} - {"manifest.json", "queries.jsonl"})
-        manifest = {"format": 1, **(old or {})}
+        manifest = {"format": 1, **(old or {}), **({} if begun else {"versions": _versions()})}
         if begun:
             self._compare(manifest.get("config", {}), config)
-            self._compare_facts(manifest.get("facts", {}), facts)
-            facts = {**manifest.get("facts", {}), **facts}
-        else:
-            manifest["versions"] = _versions()
+            before = manifest.get("facts", {})
+            for name, value in facts.items():
+                if before.get(name, value) != value:
+                    raise StoreError(
+                        f"run directory {self.path} was made with other {name} "
+                        f"({before[name]}, now {value}): restore them or use another --out."
+                    )
+            facts = {**before, **facts}
         self.write_json("manifest.json", {**manifest, "config": config, "facts": facts})
         return begun
 
@@ -171,14 +173,6 @@ class RunStore:
                 raise StoreError(
                     f"run directory {self.path} was made with {name} = {before!r}, now {now!r}: "
                     f"{more}, or use another --out."
-                )
-
-    def _compare_facts(self, old: dict[str, str], new: dict[str, str]) -> None:
-        for name, value in new.items():
-            if old.get(name, value) != value:
-                raise StoreError(
-                    f"run directory {self.path} was made with other {name} "
-                    f"({old[name]}, now {value}): restore them or use another --out."
                 )
 
     def read_json(self, name: str) -> Any:
@@ -217,13 +211,14 @@ class RunStore:
         Raises:
             StoreError: If it is missing or damaged.
         """
-        path = self.path / name
         try:
             return parsed_lines(name, self.files.read(name))
         except FileNotFoundError:
             raise StoreError(f"{self.path} holds no {name}: it is no finished run.") from None
         except (OSError, ValueError) as error:
-            raise StoreError(f"{path} is damaged ({error}): run again to write it anew.") from None
+            raise StoreError(
+                f"{self.path / name} is damaged ({error}): run again to write it."
+            ) from None
 
     def rounds(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Stage and plan of every round of a mixture, in order; none where there are none."""
@@ -263,9 +258,9 @@ class RunStore:
         Raises:
             StoreError: If it is not there.
         """
-        found: dict[str, Any] | None = self.read_json(self._swarms(stage, query_id, shard))
+        name = self._swarms(stage, query_id, shard)
+        found: dict[str, Any] | None = self.read_json(name)
         if found is None:
-            name = self._swarms(stage, query_id, shard)
             raise StoreError(f"{self.path / name} is missing: delete the run and make it again.")
         return found
 

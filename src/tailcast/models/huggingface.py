@@ -17,6 +17,7 @@ from tailcast.models import attention
 from tailcast.models.attention import PromptPass, SlotCache, Tail
 from tailcast.models.head import widen_head
 from tailcast.models.layers import DecoderLayers, find_layers
+from tailcast.models.packed import pack_products
 from tailcast.models.prompt_format import PromptFormat, end_tokens
 from tailcast.models.steerer import Steerer
 from tailcast.types import SteeringVector
@@ -64,6 +65,7 @@ class HuggingFaceTarget(PromptFormat):
         self.layers: DecoderLayers = find_layers(model, self.config)
         model.set_attn_implementation(attention.NAME)
         widen_head(model)
+        pack_products(model)
         self._check_decoding()
 
     @property

@@ -146,8 +146,9 @@ def next_shards(
         block: The queries.
         draws: How many each is to have.
         size: Draws of a new range at first.
-        largest: A new range is as large as all before it, up to so many times ``size``: where
-            most draws end within a few tokens, only many together fill a batch.
+        largest: A new range has three times the draws of all before it, up to so many times
+            ``size``, and leaves more than ``size`` behind: where most draws end within a few
+            tokens, only many together fill a batch.
     """
     there = {one.id: covered(shards[one.id]) for one in block}
     missing = [there[one.id] for one in block if there[one.id] < draws[one.id]]
@@ -160,8 +161,11 @@ def next_shards(
         for shard in shards[one.id]
         if shard[0] == start and shard[1] < draws[one.id]
     ]
-    size = size or SHARD_DRAWS
-    end = min(begun, default=start + max(size, min(start, largest * size)))
+    size, most = size or SHARD_DRAWS, max(draws[one.id] for one in block)
+    new = start + max(size, min(3 * start, largest * size))
+    if largest > 1 and most - new <= size:
+        new = most
+    end = min(begun, default=new)
     return [(one, (start, min(end, draws[one.id]))) for one in block if draws[one.id] > start]
 
 

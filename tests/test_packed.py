@@ -1,0 +1,92 @@
+"""Products by packed weights are torch's own, and follow what becomes of the weights."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from tailcast.models.packed import PackedLinear, pack_products
+
+ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2.0**-6}
+
+
+def pair(dtype, *, bias=True, seed=0):
+    """A linear module and its packed twin."""
+    torch.manual_seed(seed)
+    plain = nn.Linear(48, 20, bias=bias).to(dtype)
+    twin = copy.deepcopy(plain)
+    pack_products(twin)
+    assert type(twin) is PackedLinear
+    return plain, twin
+
+
+def gap(one, other, shape=(5, 1, 48), seed=1):
+    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    numbers = numbers.to(one.weight.dtype)
+    with torch.no_grad():
+        return (one(numbers) - other(numbers)).abs().max().item()
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(48,), (1, 48), (7, 48), (3, 1, 48), (1, 600, 48)])
+def test_a_packed_product_is_the_plain_one(dtype, bias, shape):
+    plain, twin = pair(dtype, bias=bias)
+    assert gap(plain, twin, shape) <= ROUNDING[dtype]
+    with torch.no_grad():
+        plain.weight[0, 0] += 0.5
+    assert gap(plain, twin, shape) > 10 * ROUNDING[dtype]  # another weight shows
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_it_follows_its_weight(dtype):
+    plain, twin = pair(dtype)
+    gap(plain, twin)
+    with torch.no_grad():
+        for one in (plain, twin):
+            one.weight.mul_(3)  # in place, as an optimizer does
+    assert gap(plain, twin) <= 3 * ROUNDING[dtype]
+    other, _ = pair(dtype, seed=2)
+    twin.load_state_dict(other.state_dict())
+    assert gap(other, twin) <= ROUNDING[dtype]
+    for one in (plain, twin):
+        one.weight.data = torch.ones_like(one.weight)
+    twin.bias.data = plain.bias.data
+    assert gap(plain, twin) <= 10 * ROUNDING[dtype]
+    assert gap(plain.double(), twin.double()) == 0.0  # oneDNN has no such product
+
+
+def test_copies_have_weights_of_their_own_and_can_be_sent():
+    plain, twin = pair(torch.float32)
+    gap(plain, twin)
+    copied = copy.deepcopy(twin)
+    with torch.no_grad():
+        copied.weight.zero_()
+    assert gap(plain, twin) <= 1e-5 and gap(plain, copied) > 0.1
+    assert gap(plain, pickle.loads(pickle.dumps(twin))) <= 1e-5
+
+
+def test_gradients_flow_as_ever():
+    plain, twin = pair(torch.float32)
+    numbers = torch.randn(4, 48)
+    for one in (plain, twin):
+        one(numbers).square().sum().backward()
+    assert torch.equal(plain.weight.grad, twin.weight.grad)
+
+
+def test_what_is_large_replaced_or_of_another_kind_is_left_alone():
+    class Own(nn.Linear):
+        """Somebody's subclass."""
+
+    def model():
+        return nn.Sequential(nn.Linear(8, 8), Own(8, 8), nn.Linear(8, 8).half())
+
+    large, small = model(), model()
+    pack_products(large, most=8 * 8 * 4 - 1)
+    assert [type(one) for one in large] == [nn.Linear, Own, nn.Linear]
+    small.append(nn.Linear(8, 8))
+    small[3].forward = small[3].forward
+    pack_products(small, most=8 * 8 * 4)
+    assert [type(one) for one in small] == [PackedLinear, Own, nn.Linear, nn.Linear]
