@@ -197,13 +197,13 @@ def paper(options: argparse.Namespace) -> Iterator[str]:
     made = paper_loop(target, target.encode(queries[0]), 128, 150, 10)
     theirs = made / (time.perf_counter() - begun)
 
-    def whole(settle: bool, proposal: str | None) -> float:
+    def whole(settle: bool, proposal: str | None, samples: int = 500) -> float:
         begun = time.perf_counter()
         tailcast.estimate(
-            target, queries, "refusal", samples=500, settle=settle, proposal=proposal,
+            target, queries, "refusal", samples=samples, settle=settle, proposal=proposal,
             steering=steering if proposal else None, max_new_tokens=150, temperature=0.7,
         )  # fmt: skip
-        return 4000 / (time.perf_counter() - begun)
+        return 8 * samples / (time.perf_counter() - begun)
 
     unit = "completions/s, paper's loop"
     for strength, wanted in (("0.3", ("30", "5")), ("0.75", ("", ""))):
@@ -211,9 +211,10 @@ def paper(options: argparse.Namespace) -> Iterator[str]:
         task = f"8 queries x 500, T 150, switch 10, strength {strength}"
         yield row(f"{task}, refusal judge", settled, theirs, unit, wanted[0])
         yield row(f"{task}, judge sees whole texts", whole_text, theirs, unit, wanted[1])
-    settled, whole_text = whole(True, None), whole(False, None)
-    name = "plain, 8 x 500, T 150, settled against not"
-    yield row(name, settled, whole_text, "completions/s", "3")
+    for samples, wanted in ((500, ""), (5000, "3")):
+        settled, whole_text = (whole(settle, None, samples) for settle in (True, False))
+        name = f"plain, 8 x {samples:,}, T 150, settled against not"
+        yield row(name, settled, whole_text, "completions/s", wanted)
 
 
 def parts(options: argparse.Namespace) -> Iterator[str]:

@@ -51,26 +51,27 @@ def score(
     """
     for key in streams:
         laws.check(key)
-    given = [list(completion)[:tokens] for completion in completions]
+    given = [
+        (prompt, tuple(completion)[:tokens])
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
     passes = {one: _passes(laws, streams, one) for one in dict.fromkeys(prompts)}
     slots = max([slots, *(len(parts) for parts, _ in passes.values())])
     tree = PrefixTree(laws.open(slots=slots, max_new_tokens=max(tokens, 1)), slots)
-    rows = [
-        _Scored.begin(tree, prompt, known, *passes[prompt])
-        for prompt, known in zip(prompts, given, strict=True)
-        if known
-    ]
-    open_rows = rows
+    rows = {
+        one: _Scored.begin(tree, *one, *passes[one[0]]) for one in dict.fromkeys(given) if one[1]
+    }
+    open_rows = list(rows.values())
     with torch.no_grad():
         while open_rows:
             served, logits = tree.step([row.prefixes for row in open_rows])
             _read(tree, laws, [open_rows[index] for index in served], logits, settings, streams)
             open_rows = [row for row in open_rows if len(row.logs) < len(row.tokens)]
     table = np.zeros((len(given), 1 + len(streams), tokens))
-    read = iter(rows)
-    for line, known in zip(table, given, strict=True):
-        if known:
-            line[:, : len(known)] = np.array(next(read).logs).T
+    found = {one: np.array(row.logs).T for one, row in rows.items()}
+    for line, one in zip(table, given, strict=True):
+        if one in found:
+            line[:, : len(one[1])] = found[one]
     return table[:, 0], table[:, 1:], tree.forwards.total()
 
 
@@ -92,14 +93,14 @@ class _Scored:
     """A completion under way: where it stands in every pass, the target's first."""
 
     prompt: tuple[int, ...]
-    tokens: list[int]
+    tokens: tuple[int, ...]
     prefixes: tuple[Prefix, ...]
     reads: _Reads
     logs: list[Sequence[float]] = field(default_factory=list)
 
     @classmethod
     def begin(
-        cls, tree: PrefixTree, prompt: tuple[int, ...], tokens: list[int],
+        cls, tree: PrefixTree, prompt: tuple[int, ...], tokens: tuple[int, ...],
         parts: Sequence[Part], reads: _Reads,
     ) -> "_Scored":  # fmt: skip
         """Before the first token."""
@@ -109,7 +110,7 @@ class _Scored:
     @property
     def place(self) -> Place:
         """Where the next token's law is asked for."""
-        return Place(self.prompt, tuple(self.tokens[: len(self.logs)]))
+        return Place(self.prompt, self.tokens[: len(self.logs)])
 
     def advance(self, token: int, values: Sequence[float]) -> None:
         """Keep the log-probabilities of a token and go on to the next one."""
