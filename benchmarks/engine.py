@@ -72,8 +72,7 @@ def once(work: Run) -> float:
 
 
 def rate(work: Run, repeats: int) -> float:
-    """Median useful units a second; the first, warming run is not counted."""
-    once(work)
+    """Median useful units a second, after a first run that warms."""
     return statistics.median(once(work) for _ in range(repeats))
 
 
@@ -85,6 +84,15 @@ def row(name: str, ours: float, theirs: float, unit: str, wanted: str, note: str
 
 def base(dtype: str) -> Any:
     return load_target(ModelSettings(model=str(gguf_file()), dtype=dtype))
+
+
+def users(target: Any) -> Any:
+    """The same weights as transformers loads them for a user, with nothing of ours."""
+    from transformers import AutoModelForCausalLM
+
+    with tempfile.TemporaryDirectory() as place:
+        target.model.save_pretrained(place)
+        return AutoModelForCausalLM.from_pretrained(place, dtype=target.like.dtype).eval()
 
 
 def prompt(target: Any, length: int) -> tuple[int, ...]:
@@ -110,24 +118,23 @@ def ours(target: Any, prompts: list[tuple[int, ...]], draws: int, **options: Any
     return work
 
 
-def generate(target: Any, prompts: list[tuple[int, ...]], draws: int, batch: int) -> Run:
-    """What a user would write with transformers; its own attention, no log-probabilities."""
+def generate(
+    model: Any, prompts: list[tuple[int, ...]], draws: int, batch: int, ends: frozenset[int]
+) -> Run:
+    """What a user would write with transformers; without log-probabilities."""
 
     def work() -> int:
-        target.model.set_attn_implementation("sdpa")
         useful = 0
         for tokens in prompts:
             for _ in range(draws // batch):
-                made = target.model.generate(
+                made = model.generate(
                     torch.tensor([tokens]), do_sample=True, num_return_sequences=batch,
                     max_new_tokens=48, temperature=0.7, top_k=0, pad_token_id=0,
                     attention_mask=torch.ones(1, len(tokens), dtype=torch.int64),
                 )[:, len(tokens) :].tolist()  # fmt: skip
-                ends = target.end_tokens
                 useful += sum(
                     next((i + 1 for i, one in enumerate(line) if one in ends), 48) for line in made
                 )
-        target.model.set_attn_implementation("tailcast")
         return useful
 
     return work
@@ -137,22 +144,21 @@ def against_generate(
     options: argparse.Namespace, dtype: str, length: int = 0, wanted: str = ""
 ) -> Iterator[str]:
     """Plain sampling of one prompt, or of 16 queries, against generate and vLLM."""
-    target = base(dtype)
+    target, draws, sizes = base(dtype), 128, (64, 128)
     if length:
-        name, prompts, draws, sizes = (
-            f"{length}-token prompt",
-            [prompt(target, length)],
-            128,
-            (64, 128),
-        )
+        name, prompts = f"{length}-token prompt", [prompt(target, length)]
     else:
-        questions = load_queries(asset("demo_queries.jsonl")) * 2
         name, draws, sizes = "16 queries", 32, (32,)
+        questions = load_queries(asset("demo_queries.jsonl")) * 2
         prompts = [target.encode(one) for one in questions][:16]
     repeats = options.repeats if length == 60 else min(options.repeats, 3)
-    best = max(sizes, key=lambda size: once(generate(target, prompts, draws, size)))
-    theirs = rate(generate(target, prompts, draws, best), repeats)
-    mine = rate(ours(target, prompts, draws, slots=128), options.repeats)
+    model = users(target)
+    runs = {size: generate(model, prompts, draws, size, target.end_tokens) for size in sizes}
+    best = max(runs, key=lambda size: once(runs[size]))
+    theirs = rate(runs[best], repeats)
+    own = ours(target, prompts, draws, slots=128)
+    once(own)
+    mine = rate(own, options.repeats)
     label = f"{name}, {draws} draws{' each' * (not length)}, {dtype}, {repeats} runs"
     yield row(label, mine, theirs, "tokens/s, generate", wanted, f" at {best} rows")
     if options.vllm and dtype == "bfloat16" and length:
@@ -182,19 +188,17 @@ def paper_loop(target: Any, tokens: tuple[int, ...], rows: int, steps: int, swit
     """
     from transformers import DynamicCache
 
-    target.model.set_attn_implementation("sdpa")
-    caches = DynamicCache(), DynamicCache()
+    model, caches = users(target), (DynamicCache(), DynamicCache())
     inputs = torch.tensor([tokens]).expand(rows, -1)
     with torch.no_grad():
         for step in range(steps):
             laws = [
-                target.model(input_ids=inputs, past_key_values=cache, logits_to_keep=1).logits
+                model(input_ids=inputs, past_key_values=cache, logits_to_keep=1).logits
                 for cache in caches
             ]
             laws = [law[:, -1].float().div(0.7).log_softmax(-1) for law in laws]
             mixed = torch.logaddexp(laws[0], laws[1]) if step < switch else laws[0]
             inputs = torch.multinomial(mixed.exp(), 1)
-    target.model.set_attn_implementation("tailcast")
     return rows
 
 
@@ -219,9 +223,11 @@ def paper(options: argparse.Namespace) -> Iterator[str]:
         return 8 * samples / (time.perf_counter() - begun)
 
     unit = "completions/s, paper's loop"
-    for strength, wanted in (("0.3", ("30", "5")), ("0.75", ("", ""))):
-        settled, whole_text = (whole(settle, f"{strength},10,0.1") for settle in (True, False))
-        task = f"8 queries x 500, T 150, switch 10, strength {strength}"
+    for strength, samples, wanted in (("0.3", 500, ("30", "5")), ("0.75", 100, ("", ""))):
+        settled, whole_text = (
+            whole(settle, f"{strength},10,0.1", samples) for settle in (True, False)
+        )
+        task = f"8 queries x {samples}, T 150, switch 10, strength {strength}"
         yield row(f"{task}, refusal judge", settled, theirs, unit, wanted[0])
         yield row(f"{task}, judge sees whole texts", whole_text, theirs, unit, wanted[1])
     for samples, wanted in ((500, ""), (5000, "3")):
@@ -234,12 +240,15 @@ def parts(options: argparse.Namespace) -> Iterator[str]:
     """Steering against plain sampling, and a whole run against its sampling."""
     target = base("bfloat16")
     tokens, steering = prompt(target, 60), vector(target)
-    mine = rate(ours(target, [tokens], 128, slots=256), options.repeats)
+    plain = ours(target, [tokens], 128, slots=256)
     steered = ours(
         target, [tokens], 128, slots=256, steering=steering, proposal=Proposal(0.2, 8, 0.3)
     )
     name = "plain sampling against steered, switch 8, T 48"
-    yield row(name, mine, rate(steered, options.repeats), "tokens/s", "<= 1.25")
+    once(plain), once(steered)
+    yield row(
+        name, *(rate(one, options.repeats) for one in (plain, steered)), "tokens/s", "<= 1.25"
+    )
     taken = 0.0
 
     def timed(*args: Any, **kwargs: Any) -> Any:
