@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,12 @@ def once(work: Run) -> float:
     return made / (time.perf_counter() - begun)
 
 
-def rate(work: Run, repeats: int) -> float:
-    """Median useful units a second, after a first run that warms."""
-    return statistics.median(once(work) for _ in range(repeats))
+def rates(works: Sequence[Run], repeats: int) -> list[float]:
+    """Median useful units a second of each, turn by turn after a first run of each that warms."""
+    for work in works:
+        once(work)
+    turns = [[once(work) for work in works] for _ in range(repeats)]
+    return [statistics.median(some) for some in zip(*turns, strict=True)]
 
 
 def row(name: str, ours: float, theirs: float, unit: str, wanted: str, note: str = "") -> str:
@@ -155,10 +158,8 @@ def against_generate(
     model = users(target)
     runs = {size: generate(model, prompts, draws, size, target.end_tokens) for size in sizes}
     best = max(runs, key=lambda size: once(runs[size]))
-    theirs = rate(runs[best], repeats)
     own = ours(target, prompts, draws, slots=128)
-    once(own)
-    mine = rate(own, options.repeats)
+    theirs, mine = rates([runs[best], own], repeats)
     label = f"{name}, {draws} draws{' each' * (not length)}, {dtype}, {repeats} runs"
     yield row(label, mine, theirs, "tokens/s, generate", wanted, f" at {best} rows")
     if options.vllm and dtype == "bfloat16" and length:
@@ -245,10 +246,7 @@ def parts(options: argparse.Namespace) -> Iterator[str]:
         target, [tokens], 128, slots=256, steering=steering, proposal=Proposal(0.2, 8, 0.3)
     )
     name = "plain sampling against steered, switch 8, T 48"
-    once(plain), once(steered)
-    yield row(
-        name, *(rate(one, options.repeats) for one in (plain, steered)), "tokens/s", "<= 1.25"
-    )
+    yield row(name, *rates([plain, steered], options.repeats), "tokens/s", "<= 1.25")
     taken = 0.0
 
     def timed(*args: Any, **kwargs: Any) -> Any:
