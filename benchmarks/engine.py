@@ -245,7 +245,7 @@ def parts(options: argparse.Namespace) -> Iterator[str]:
     steered = ours(
         target, [tokens], 128, slots=256, steering=steering, proposal=Proposal(0.2, 8, 0.3)
     )
-    name = "plain sampling against steered, switch 8, T 48"
+    name = f"plain sampling against steered, switch 8, T 48, {options.repeats} runs"
     yield row(name, *rates([plain, steered], options.repeats), "tokens/s", "<= 1.25")
     taken = 0.0
 
@@ -305,8 +305,8 @@ def page(rows: dict[tuple[str, str], str]) -> str:
     lines = [
         "# The engine against other loops", "",
         f"Written by `benchmarks/engine.py`. Machine: {cpu}, {os.cpu_count()} threads, torch "
-        f"{torch.__version__}. Medians of as many runs as a row names, or of five; the "
-        "paper's loop and whole estimates are single runs.", "",
+        f"{torch.__version__}. Medians of as many runs as a row names; those that "
+        "name none are single ones.", "",
         "| task | tailcast | other | ratio | wanted | unit |",
         "|---|---:|---:|---:|---:|---|", *rows.values(), "",
     ]  # fmt: skip
