@@ -23,8 +23,10 @@ _ROWS = 128  # that the order is best for
 class PackedLinear(nn.Linear):
     """A linear module that keeps its weight in oneDNN's order, too, and follows its changes."""
 
+    _kept: tuple[tuple[int, int], Tensor] | None = None  # address and version, packed weight
+
     def forward(self, input: Tensor) -> Tensor:
-        """What :class:`torch.nn.Linear` gives, but for rounding; plain where gradients are."""
+        """From [..., in] to [..., out] as torch does, but for rounding; plain with gradients."""
         if torch.is_grad_enabled() or not _packable(self.weight) or input.numel() == 0:
             return super().forward(input)
         output: Tensor = torch.ops.mkldnn._linear_pointwise(
@@ -34,11 +36,10 @@ class PackedLinear(nn.Linear):
 
     def _packed(self) -> Tensor:
         version = (self.weight.data_ptr(), self.weight._version)
-        if self.__dict__.get("_kept", (None,))[0] != version:
+        if self._kept is None or self._kept[0] != version:
             packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), _ROWS)
-            self.__dict__["_kept"] = version, packed
-        kept: Tensor = self.__dict__["_kept"][1]
-        return kept
+            self._kept = version, packed
+        return self._kept[1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}

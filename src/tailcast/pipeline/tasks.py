@@ -297,8 +297,8 @@ Scored = tuple[NDArray[np.float64], NDArray[np.float64], int]
 def score_completions(kit: Kit, task: ScoreTask) -> Scored:
     """Score; see :func:`tailcast.sampling.score`."""
     queries = {query.id: query for query in task.prompts}  # each has many hits
-    tokens = {id: kit.target.encode(query) for id, query in queries.items()}
-    prompts = [tokens[query.id] for query in task.prompts]
+    by_id = {id: kit.target.encode(query) for id, query in queries.items()}
+    prompts = [by_id[query.id] for query in task.prompts]
     with _named(task):
         if isinstance(kit.target, Served):
             return score_served(
