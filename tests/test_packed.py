@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tailcast.models.head import widen_head
 from tailcast.models.packed import PackedLinear, pack_products
 
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2.0**-6}
@@ -90,3 +91,46 @@ def test_what_is_large_replaced_or_of_another_kind_is_left_alone():
     small[3].forward = small[3].forward
     pack_products(small, most=8 * 8 * 4)
     assert [type(one) for one in small] == [PackedLinear, Own, nn.Linear, nn.Linear]
+
+
+class Model(nn.Module):
+    """Output embeddings in 16 bits, and nothing else."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        torch.manual_seed(3)
+        self.head = nn.Linear(48, 20).to(dtype)
+
+    def get_output_embeddings(self):
+        return self.head
+
+
+def exactly(head, hidden):
+    return hidden.double() @ head.weight.double().T + head.bias.double()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_widened_head_follows_its_weight_and_copies_have_their_own(dtype):
+    model, hidden = Model(dtype), torch.randn(5, 1, 48).to(dtype)
+    widen_head(model)
+    before = exactly(model.head, hidden)
+    with torch.no_grad():
+        assert (model.head(hidden) - before).abs().max() < 1e-4
+        copied = copy.deepcopy(model)
+        model.head.weight.mul_(2)
+        after = exactly(model.head, hidden)
+        assert (model.head(hidden) - after).abs().max() < 1e-4 < (after - before).abs().max()
+        for other in (copied, pickle.loads(pickle.dumps(copied))):
+            assert (other.head(hidden) - before).abs().max() < 1e-4
+        assert model.head(hidden[:0]).shape == (0, 1, 20)
+
+
+def test_a_widened_head_learns():
+    models = Model(torch.bfloat16), Model(torch.bfloat16)
+    hidden = torch.randn(5, 48).bfloat16()
+    widen_head(models[0])
+    for one in models:
+        one.head(hidden).float().square().sum().backward()
+    ours, plain = (one.head.weight.grad for one in models)
+    assert ours.dtype == plain.dtype and ours.abs().max() > 0.1
+    assert (ours - plain).abs().max() < 2.0**-6 * plain.abs().max()

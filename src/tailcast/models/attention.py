@@ -8,7 +8,7 @@ Outside :func:`attending` the name behaves as transformers' own scaled dot produ
 attention, so that a model stays usable for everything else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,6 +25,8 @@ __all__ = ["NAME", "PromptPass", "SlotCache", "Tail", "attending", "register"]
 
 NAME = "tailcast"
 
+_COLUMNS = 8
+"""Tokens by which tails grow: products read a table of tails as it lies, without a copy."""
 
 Tail = dict[int, tuple[Tensor, Tensor]]
 """Keys and values of one slot's own tokens by layer, each [kv heads, tokens, width]."""
@@ -189,19 +191,23 @@ class SlotCache:
         if key.device not in self._plans:
             self._plans[key.device] = _Plan(self, key.device)
         plan = self._plans[key.device]
-        if layer not in self.keys:
-            self.keys[layer] = key.new_zeros((self.slots, key.shape[1], self.length, key.shape[3]))
-            self.values[layer] = value.new_zeros((*self.keys[layer].shape[:3], value.shape[3]))
-        rows, kv_heads, _, width = key.shape
-        for store, new in ((self.keys[layer], key), (self.values[layer], value)):
+        for store, new in ((self.keys, key), (self.values, value)):
+            self._make_room(store, layer, new, plan.columns)
             if plan.ragged:
-                store[plan.index, :, plan.offsets] = new[:, :, 0]
+                store[layer][plan.index, :, plan.offsets] = new[:, :, 0]
             else:
-                store[:rows, :, plan.width - 1] = new[:, :, 0]
-        heads = query.reshape(rows, kv_heads, -1, width)
-        tail = plan.tail(self.keys[layer], self.values[layer], heads, how)
-        output = tail.output() if plan.bare else plan.prefix(self, layer, heads, how).joined(tail)
-        return output.to(value.dtype).reshape(rows, -1, 1, output.shape[-1])
+                store[layer][: len(new), :, plan.width - 1] = new[:, :, 0]
+        rows, kv_heads, _, width = key.shape
+        output = plan.attend(self, layer, query.reshape(rows, kv_heads, -1, width), how)
+        return output.reshape(rows, -1, 1, output.shape[-1])
+
+    def _make_room(self, store: dict[int, Tensor], layer: int, new: Tensor, columns: int) -> None:
+        """Let every tail of a layer hold so many tokens; what is there is copied."""
+        before = store.get(layer)
+        if before is None or before.shape[2] < columns:
+            store[layer] = new.new_zeros((self.slots, new.shape[1], columns, new.shape[3]))
+            if before is not None:
+                store[layer][:, :, : before.shape[2]] = before
 
     def stack(self, layer: int, prefixes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Keys and values of several prefixes, [prefixes * kv heads, longest, width].
@@ -224,55 +230,6 @@ class SlotCache:
         return self._stacks[layer]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Attention to some of the keys, not yet normalised, [rows, kv heads, queries, ...]."""
-
-    peak: Tensor  # largest score, [..., 1]
-    mass: Tensor  # sum of exp(score - peak), [..., 1]
-    read: Tensor  # sum of exp(score - peak) * value, [..., width]
-
-    @classmethod
-    def of(
-        cls, query: Tensor, keys: Tensor, values: Tensor, veil: Tensor | None, how: Geometry
-    ) -> "_Part":
-        """From queries [batch, queries, width] and keys and values [batch, keys, width]."""
-        scores = how.scores(query, keys, veil)
-        peak = scores.amax(-1, keepdim=True)
-        weights = (scores - peak).exp_()
-        return cls(peak, weights.sum(-1, keepdim=True), torch.bmm(weights.to(values.dtype), values))
-
-    @classmethod
-    def fused(
-        cls, query: Tensor, keys: Tensor, values: Tensor, veil: Tensor | None, how: Geometry
-    ) -> "_Part":
-        """The same by torch's fused attention on CPUs, faster for many queries to many keys."""
-        if query.device.type != "cpu" or how.softcap:
-            return cls.of(query, keys, values, veil, how)
-        least = torch.finfo(query.dtype).min
-        mask = None if veil is None else veil[:, None].clamp(min=least).to(query.dtype)
-        parts = (query[:, None], keys[:, None], values[:, None])
-        read, log_mass = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            *parts, 0.0, False, attn_mask=mask, scale=how.scaling
-        )
-        return cls(log_mass[:, 0, :, None], torch.ones_like(log_mass[:, 0, :, None]), read[:, 0])
-
-    def shaped(self, shape: Callable[[Tensor], Tensor]) -> "_Part":
-        """The same in another layout."""
-        return _Part(shape(self.peak), shape(self.mass), shape(self.read))
-
-    def output(self) -> Tensor:
-        """Attention to these keys alone."""
-        return self.read / self.mass
-
-    def joined(self, other: "_Part") -> Tensor:
-        """Attention to the keys of both."""
-        top = torch.maximum(self.peak, other.peak)
-        mine, theirs = (self.peak - top).exp_(), (other.peak - top).exp_()
-        total = self.mass * mine + other.mass * theirs
-        return (self.read * (mine / total)).addcmul_(other.read, theirs / total)
-
-
 class _Plan:
     """What one step's layers of a device share: who attends where, and what is masked.
 
@@ -284,6 +241,7 @@ class _Plan:
         self.index = torch.arange(len(cache.prefix), device=device)
         self.offsets = torch.tensor(cache.written, device=device)
         self.width = max(cache.written) + 1
+        self.columns = min(cache.length, -(-self.width // _COLUMNS) * _COLUMNS)
         self.ragged = min(cache.written) + 1 < self.width
         groups: dict[int, list[int]] = {}
         for slot, prefix in enumerate(cache.prefix):
@@ -304,27 +262,48 @@ class _Plan:
         self.back = torch.tensor([place[slot] for slot in range(len(place))], device=device)
         self._veils: dict[tuple[int | None, bool], Tensor | None] = {}
 
-    def prefix(self, cache: SlotCache, layer: int, heads: Tensor, how: Geometry) -> _Part:
-        """What every row reads from its prefix."""
-        keys, values = cache.stack(layer, self.prefixes)
-        groups, kv_heads, queries = len(self.prefixes), heads.shape[1], heads.shape[2]
-        grouped = heads[None] if self.alone else heads[self.places]
-        flat = grouped.transpose(1, 2).reshape(groups * kv_heads, -1, heads.shape[3])
-        part = _Part.fused(flat, keys, values, self._prefix_veil(heads, how.window), how)
+    def attend(self, cache: SlotCache, layer: int, heads: Tensor, how: Geometry) -> Tensor:
+        """What every row reads from its prefix and its own tokens.
 
-        def by_row(tensor: Tensor) -> Tensor:
-            shaped = tensor.view(groups, kv_heads, -1, queries, tensor.shape[-1]).transpose(1, 2)
-            return shaped[0] if self.alone else shaped.flatten(0, 1)[self.back]
+        Args:
+            cache: Where these are.
+            layer: Of which layer.
+            heads: Queries, [rows, kv heads, queries, width].
+            how: The layer's attention.
 
-        return part.shaped(by_row)
+        Returns:
+            The same shape, with the width of a value.
+        """
+        keys, values = (
+            store[layer][: len(heads), :, : self.columns].flatten(0, 1)
+            for store in (cache.keys, cache.values)
+        )
+        own = how.scores(heads.flatten(0, 1), keys, self._tail_veil(heads, how.window))
+        scores = own.view(*heads.shape[:3], self.columns)
+        if not self.bare:
+            prefix_keys, prefix_values = cache.stack(layer, self.prefixes)
+            veil = self._prefix_veil(heads, how.window)
+            first = how.scores(self._by_prefix(heads), prefix_keys, veil)
+            scores = torch.cat([self._by_row(first, heads), scores], -1)
+        weights = scores.softmax(-1).to(values.dtype)
+        read = torch.bmm(weights[..., -self.columns :].flatten(0, 1), values)
+        read = read.view(*heads.shape[:3], -1)
+        if not self.bare:
+            shares = self._by_prefix(weights[..., : -self.columns])
+            read += self._by_row(torch.bmm(shares, prefix_values), heads)
+        return read
 
-    def tail(self, keys: Tensor, values: Tensor, heads: Tensor, how: Geometry) -> _Part:
-        """What every row reads from its own tokens."""
-        rows, kv_heads, queries, _ = heads.shape
-        keys, values = (all[:rows, :, : self.width].flatten(0, 1) for all in (keys, values))
-        veil = self._tail_veil(heads, how.window)
-        part = _Part.of(heads.flatten(0, 1), keys, values, veil, how)
-        return part.shaped(lambda tensor: tensor.view(rows, kv_heads, queries, -1))
+    def _by_prefix(self, tensor: Tensor) -> Tensor:
+        """From [rows, kv heads, queries, ...] to one batch a prefix and head of keys."""
+        grouped = tensor[None] if self.alone else tensor[self.places]
+        return grouped.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+
+    def _by_row(self, tensor: Tensor, heads: Tensor) -> Tensor:
+        """Back to [rows, kv heads, queries, ...], the shape of ``heads``."""
+        _, kv_heads, queries, _ = heads.shape
+        shape = (len(self.prefixes), kv_heads, -1, queries, tensor.shape[-1])
+        shaped = tensor.view(shape).transpose(1, 2)
+        return shaped[0] if self.alone else shaped.flatten(0, 1)[self.back]
 
     def _prefix_veil(self, heads: Tensor, window: int | None) -> Tensor | None:
         """For keys past a prefix's end or out of the window, [groups * kv heads, 1 or rows, P]."""
@@ -344,11 +323,11 @@ class _Plan:
     def _tail_veil(self, heads: Tensor, window: int | None) -> Tensor | None:
         """For keys that a row has not written or that left the window, [rows * kv heads, 1, T]."""
         if (window, False) not in self._veils:
-            ages = self.offsets[:, None] - torch.arange(self.width, device=heads.device)
+            ages = self.offsets[:, None] - torch.arange(self.columns, device=heads.device)
             hidden = ages < 0
             if window:
                 hidden |= ages >= window
-            needed = self.ragged or (window and self.width > window)
+            needed = self.ragged or self.width < self.columns or (window and self.width > window)
             veil = veil_of(hidden[:, None].repeat_interleave(heads.shape[1], 0))
             self._veils[window, False] = veil if needed else None
         return self._veils[window, False]

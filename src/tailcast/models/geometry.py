@@ -27,14 +27,15 @@ class Geometry:
             keys: [batch, keys, width].
             veil: What is added to the scores, from :func:`veil_of`; [batch, 1 or queries, keys].
         """
-        if query.shape[1] < keys.shape[1]:  # a product runs faster with the longer side first
+        if query.shape[1] < keys.shape[1] and keys.dtype == torch.float32:
+            # such a product runs faster with the longer side first
             scores = torch.bmm(keys, query.transpose(1, 2)).transpose(1, 2)
         else:
             scores = torch.bmm(query, keys.transpose(1, 2))
-        scores = scores.float() * self.scaling
+        scores = scores.float().mul_(self.scaling)
         if self.softcap:
             scores = self.softcap * torch.tanh(scores / self.softcap)
-        return scores if veil is None else scores + veil
+        return scores if veil is None else scores.add_(veil)
 
 
 def causal(query: Tensor, keys: Tensor, values: Tensor, how: Geometry) -> Tensor:

@@ -6,12 +6,14 @@ state to logits, is made in float32: its inputs are the model's own, only its re
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
+
+from tailcast.models.packed import PackedLinear, packed
 
 __all__ = ["widen_head"]
 
@@ -23,28 +25,42 @@ def widen_head(model: Any) -> None:
     scales). Heads that are no plain 16-bit product stay untouched.
     """
     head = model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear:
+    if type(head) is not nn.Linear or head.weight.dtype not in (torch.bfloat16, torch.float16):
         return
-    if head.weight.dtype not in (torch.bfloat16, torch.float16):
-        return
-    weight = head.weight.detach().float()
-    bias = None if head.bias is None else head.bias.detach().float()
-    products = _bfloat16_products if head.weight.dtype == torch.bfloat16 else nullcontext
+    vars(head).pop("forward", None)  # accelerate's hook: the new one brings the input here, too
+    head.__class__ = _WideHead
 
-    def forward(hidden: Tensor) -> Tensor:
-        with products():
-            # in place of accelerate's hook, which brings it to a head on another device
-            return linear(hidden.to(weight.device).float(), weight, bias)
 
-    head.forward = forward  # type: ignore[assignment,method-assign]
+class _WideHead(PackedLinear):
+    """Output embeddings in 16 bits that multiply in float32, and follow changes of the weight."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """From hidden states [..., d], on whatever device, to logits [..., V]."""
+        hidden = input.to(self.weight.device).float()
+        bias = None if self.bias is None else self.bias.float()
+        if torch.is_grad_enabled():
+            return linear(hidden, self.weight.float(), bias)
+        with _bfloat16_products(self._in_tiles):
+            return self.product(hidden, bias)
+
+    def prepared(self) -> Tensor:
+        """The weight in float32."""
+        wide = self.weight.detach().float()
+        return wide if self._in_tiles else packed(wide)
+
+    @property
+    def _in_tiles(self) -> bool:
+        """Whether this processor multiplies bfloat16 several times as fast as float32."""
+        return self.weight.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
 
 
 @contextmanager
-def _bfloat16_products() -> Iterator[None]:
+def _bfloat16_products(wanted: bool) -> Iterator[None]:
     """A CPU may multiply float32 in bfloat16: exact here, where both factors came from it."""
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
+    if wanted:
+        matmul.fp32_precision = "bf16"
     try:
         yield
     finally:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
-__all__ = ["MOST_BYTES", "PackedLinear", "pack_products"]
+__all__ = ["MOST_BYTES", "PackedLinear", "pack_products", "packed"]
 
 MOST_BYTES = 2**31
 """Of weights; a model with more keeps its products as they are, to have room."""
@@ -27,18 +28,29 @@ class PackedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """From [..., in] to [..., out] as torch does, but for rounding; plain with gradients."""
-        if torch.is_grad_enabled() or not _packable(self.weight) or input.numel() == 0:
+        if torch.is_grad_enabled():
             return super().forward(input)
-        output: Tensor = torch.ops.mkldnn._linear_pointwise(
-            input, self._packed(), self.bias, "none", [], ""
-        )
+        return self.product(input, self.bias)
+
+    def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
+        """Of an input with what is kept of the weight."""
+        weight = self._current()
+        if not weight.is_mkldnn:
+            return linear(input, weight, bias)
+        if input.numel() == 0:
+            return input.new_zeros((*input.shape[:-1], self.out_features))
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
         return output
 
-    def _packed(self) -> Tensor:
-        version = (self.weight.data_ptr(), self.weight._version)
+    def prepared(self) -> Tensor:
+        """What to keep of the weight."""
+        return packed(self.weight.detach())
+
+    def _current(self) -> Tensor:
+        changes = 0 if self.weight.is_inference() else self.weight._version
+        version = (self.weight.data_ptr(), changes)
         if self._kept is None or self._kept[0] != version:
-            packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), _ROWS)
-            self._kept = version, packed
+            self._kept = version, self.prepared()
         return self._kept[1]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,8 +77,16 @@ def pack_products(model: nn.Module, most: int = MOST_BYTES) -> None:
         one.__class__ = PackedLinear
 
 
+def packed(weight: Tensor) -> Tensor:
+    """A weight [out, in] in oneDNN's order, or as it is where that cannot be or is too large."""
+    if not _packable(weight) or weight.numel() * weight.element_size() > MOST_BYTES:
+        return weight
+    ordered: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+    return ordered
+
+
 def _packable(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and not weight.is_inference() and _works(weight.dtype)
+    return weight.device.type == "cpu" and _works(weight.dtype)
 
 
 @cache
