@@ -47,8 +47,8 @@ class PackedLinear(nn.Linear):
         return packed(self.weight.detach())
 
     def _current(self) -> Tensor:
-        changes = 0 if self.weight.is_inference() else self.weight._version
-        version = (self.weight.data_ptr(), changes)
+        weight = self.weight
+        version = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         if self._kept is None or self._kept[0] != version:
             self._kept = version, self.prepared()
         return self._kept[1]
