@@ -1,5 +1,6 @@
 """How does a layer weigh keys against queries, and the tokens of one row against each other?"""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,9 @@ class Geometry:
     softcap: float | None
 
     def scores(self, query: Tensor, keys: Tensor, veil: Tensor | None) -> Tensor:
-        """Scaled, capped and masked scores, [batch, queries, keys] in float32.
+        """Scaled, capped and masked scores, [batch, queries, keys], as exact as their product.
+
+        They are in float32, or in bfloat16 where scaling rounds nothing: half the memory to read.
 
         Args:
             query: [batch, queries, width].
@@ -32,7 +35,10 @@ class Geometry:
             scores = torch.bmm(keys, query.transpose(1, 2)).transpose(1, 2)
         else:
             scores = torch.bmm(query, keys.transpose(1, 2))
-        scores = scores.float().mul_(self.scaling)
+        halves = math.frexp(self.scaling)[0] == 0.5 and not self.softcap
+        if not (halves and scores.dtype == torch.bfloat16):
+            scores = scores.float()
+        scores = scores.mul_(self.scaling)
         if self.softcap:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         return scores if veil is None else scores.add_(veil)
