@@ -108,7 +108,7 @@ class PromptPass:
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Geometry
     ) -> Tensor:
         """Causal attention of the row to itself."""
-        self.keys[layer], self.values[layer] = key[0], value[0]
+        self.keys[layer], self.values[layer] = key[0].contiguous(), value[0].contiguous()
         groups = query.shape[1] // key.shape[1]
         keys, values = (one[0].repeat_interleave(groups, 0) for one in (key, value))
         return causal(query[0], keys, values, how)[None]
