@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -61,7 +62,7 @@ def main() -> None:
 def task(line: str) -> tuple[str, str]:
     """What a row is of: its task, and what it is held against."""
     cells = line.split("|")
-    return cells[1], cells[6].split(" at ")[0].strip()
+    return re.sub(r", \d+ runs$", "", cells[1].strip()), cells[6].split(" at ")[0].strip()
 
 
 def once(work: Run) -> float:

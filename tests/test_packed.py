@@ -134,3 +134,17 @@ def test_a_widened_head_learns():
     ours, plain = (one.head.weight.grad for one in models)
     assert ours.dtype == plain.dtype and ours.abs().max() > 0.1
     assert (ours - plain).abs().max() < 2.0**-6 * plain.abs().max()
+
+
+def test_what_torch_does_not_count_is_seen_when_packed_anew():
+    """PEFT merges adapters so; a new target of the model packs it again."""
+    model, hidden = Model(torch.bfloat16), torch.randn(5, 48).bfloat16()
+    widen_head(model)
+    with torch.no_grad():
+        model.head(hidden)
+        model.head.weight.data += 0.5
+        truth = exactly(model.head, hidden)
+        assert (model.head(hidden) - truth).abs().max() > 0.1  # else this test shows nothing
+        widen_head(model)
+        pack_products(model)
+        assert (model.head(hidden) - truth).abs().max() < 1e-4

@@ -191,8 +191,9 @@ class SlotCache:
         if key.device not in self._plans:
             self._plans[key.device] = _Plan(self, key.device)
         plan = self._plans[key.device]
+        room = plan.columns if key.device.type == "cpu" else self.length  # others read strides
         for store, new in ((self.keys, key), (self.values, value)):
-            self._make_room(store, layer, new, plan.columns)
+            self._make_room(store, layer, new, room)
             if plan.ragged:
                 store[layer][plan.index, :, plan.offsets] = new[:, :, 0]
             else:
@@ -260,7 +261,7 @@ class _Plan:
             for at, slot in enumerate(slots)
         }
         self.back = torch.tensor([place[slot] for slot in range(len(place))], device=device)
-        self._veils: dict[tuple[int | None, bool], Tensor | None] = {}
+        self._veils: dict[tuple[int | None, torch.Size, bool], Tensor | None] = {}
 
     def attend(self, cache: SlotCache, layer: int, heads: Tensor, how: Geometry) -> Tensor:
         """What every row reads from its prefix and its own tokens.
@@ -307,7 +308,8 @@ class _Plan:
 
     def _prefix_veil(self, heads: Tensor, window: int | None) -> Tensor | None:
         """For keys past a prefix's end or out of the window, [groups * kv heads, 1 or rows, P]."""
-        if (window, True) not in self._veils:
+        key = (window, heads.shape[1:3], True)
+        if key not in self._veils:
             longest = max(self.lengths)
             places = torch.arange(longest, device=heads.device)
             lengths = torch.tensor(self.lengths, device=heads.device)[:, None]
@@ -317,20 +319,21 @@ class _Plan:
                 far = now - places >= window
                 hidden = (hidden | far).repeat_interleave(heads.shape[2], 1)
             veil = veil_of(hidden.repeat_interleave(heads.shape[1], 0))
-            self._veils[window, True] = veil if hidden.any() else None
-        return self._veils[window, True]
+            self._veils[key] = veil if hidden.any() else None
+        return self._veils[key]
 
     def _tail_veil(self, heads: Tensor, window: int | None) -> Tensor | None:
         """For keys that a row has not written or that left the window, [rows * kv heads, 1, T]."""
-        if (window, False) not in self._veils:
+        key = (window, heads.shape[1:3], False)
+        if key not in self._veils:
             ages = self.offsets[:, None] - torch.arange(self.columns, device=heads.device)
             hidden = ages < 0
             if window:
                 hidden |= ages >= window
             needed = self.ragged or self.width < self.columns or (window and self.width > window)
             veil = veil_of(hidden[:, None].repeat_interleave(heads.shape[1], 0))
-            self._veils[window, False] = veil if needed else None
-        return self._veils[window, False]
+            self._veils[key] = veil if needed else None
+        return self._veils[key]
 
 
 def _stacked(parts: Sequence[Tensor | None], longest: int) -> Tensor:

@@ -43,7 +43,8 @@ class HuggingFaceTarget(PromptFormat):
     Args:
         model: A causal language model in evaluation mode; its attention implementation is
             set to ours, which is transformers' own outside tailcast's passes, and its logits
-            are float32 from here on, whatever its weights.
+            are float32 from here on, whatever its weights. While they are sampled from, these
+            stay as they are, because prompts are kept: make a new target of a changed model.
         tokenizer: Its tokenizer.
         system_prompt: Put before every query; None leaves the template's own default.
         plain_prompt: Do without a chat template: the contents of the messages, one a line.

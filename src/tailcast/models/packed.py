@@ -22,7 +22,10 @@ _ROWS = 128  # that the order is best for
 
 
 class PackedLinear(nn.Linear):
-    """A linear module that keeps its weight in oneDNN's order, too, and follows its changes."""
+    """A linear module that keeps its weight in oneDNN's order, too, and follows its changes.
+
+    It sees those that torch counts: steps of an optimizer, ``load_state_dict``, another tensor.
+    """
 
     _kept: tuple[tuple[int, int], Tensor] | None = None  # address and version, packed weight
 
@@ -61,12 +64,15 @@ def pack_products(model: nn.Module, most: int = MOST_BYTES) -> None:
     """Let the linear modules of a model multiply by packed weights, where this machine can.
 
     Parameters stay as they are. Modules that are no plain :class:`torch.nn.Linear`, or whose
-    forward something else has replaced, are left alone.
+    forward something else has replaced, are left alone. Those that were packed before are packed
+    anew: what is written to ``weight.data`` in place, as PEFT merges adapters, cannot be seen.
 
     Args:
         model: The model.
         most: Bytes of weights up to which they are packed.
     """
+    for one in model.modules():
+        vars(one).pop("_kept", None)
     found = [
         one for one in model.modules()
         if type(one) is nn.Linear and "forward" not in vars(one) and _packable(one.weight)
