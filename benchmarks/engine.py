@@ -72,9 +72,9 @@ def once(work: Run) -> float:
     return made / (time.perf_counter() - begun)
 
 
-def rates(works: Sequence[Run], repeats: int) -> list[float]:
-    """Median useful units a second of each, turn by turn after a first run of each that warms."""
-    for work in works:
+def rates(works: Sequence[Run], repeats: int, warm: bool = True) -> list[float]:
+    """Median useful units a second of each, turn by turn; after a first run of each to warm up."""
+    for work in works if warm else ():
         once(work)
     turns = [[once(work) for work in works] for _ in range(repeats)]
     return [statistics.median(some) for some in zip(*turns, strict=True)]
@@ -155,8 +155,7 @@ def against_generate(
         name, draws, sizes = "16 queries", 32, (32,)
         questions = load_queries(asset("demo_queries.jsonl")) * 2
         prompts = [target.encode(one) for one in questions][:16]
-    repeats = options.repeats if length == 60 else min(options.repeats, 3)
-    model = users(target)
+    repeats, model = options.repeats, users(target)
     runs = {size: generate(model, prompts, draws, size, target.end_tokens) for size in sizes}
     best = max(runs, key=lambda size: once(runs[size]))
     own = ours(target, prompts, draws, slots=128)
@@ -182,7 +181,7 @@ def vllm(python: str, tokens: tuple[int, ...]) -> float:
     return float(line.split()[1])
 
 
-def paper_loop(target: Any, tokens: tuple[int, ...], rows: int, steps: int, switch: int) -> int:
+def paper_loop(model: Any, tokens: tuple[int, ...], rows: int, steps: int, switch: int) -> int:
     """The loop of the paper's code, from its description: no row ever ends early.
 
     Every row is carried to the limit with two forwards a token, of the target and of the
@@ -190,7 +189,7 @@ def paper_loop(target: Any, tokens: tuple[int, ...], rows: int, steps: int, swit
     """
     from transformers import DynamicCache
 
-    model, caches = users(target), (DynamicCache(), DynamicCache())
+    caches = DynamicCache(), DynamicCache()
     inputs = torch.tensor([tokens]).expand(rows, -1)
     with torch.no_grad():
         for step in range(steps):
@@ -212,30 +211,33 @@ def paper(options: argparse.Namespace) -> Iterator[str]:
     """A whole estimate on a model that mostly refuses, against the paper's loop."""
     target = load_target(ModelSettings(model="embedded", dtype="bfloat16"))
     steering, queries = vector(target), load_queries(asset("demo_queries.jsonl"))[:8]
-    begun = time.perf_counter()
-    made = paper_loop(target, target.encode(queries[0]), 128, 150, 10)
-    theirs = made / (time.perf_counter() - begun)
+    model, tokens = users(target), target.encode(queries[0])
 
-    def whole(settle: bool, proposal: str | None, samples: int = 500) -> float:
-        begun = time.perf_counter()
-        tailcast.estimate(
-            target, queries, "refusal", samples=samples, settle=settle, proposal=proposal,
-            steering=steering if proposal else None, max_new_tokens=150, temperature=0.7,
-        )  # fmt: skip
-        return 8 * samples / (time.perf_counter() - begun)
+    def whole(settle: bool, proposal: str | None, samples: int) -> Run:
+        def work() -> int:
+            tailcast.estimate(
+                target, queries, "refusal", samples=samples, settle=settle, proposal=proposal,
+                steering=steering if proposal else None, max_new_tokens=150, temperature=0.7,
+            )  # fmt: skip
+            return 8 * samples
 
-    unit = "completions/s, paper's loop"
-    for strength, samples, wanted in (("0.3", 500, ("30", "5")), ("0.75", 100, ("", ""))):
-        settled, whole_text = (
-            whole(settle, f"{strength},10,0.1", samples) for settle in (True, False)
-        )
-        task = f"8 queries x {samples}, T 150, switch 10, strength {strength}"
-        yield row(f"{task}, refusal judge", settled, theirs, unit, wanted[0])
-        yield row(f"{task}, judge sees whole texts", whole_text, theirs, unit, wanted[1])
+        return work
+
+    unit, runs = "completions/s, paper's loop", f", {options.repeats} runs"
+    judges = {"refusal judge": True, "judge sees whole texts": False}
+    both = [whole(settle, "0.3,10,0.1", 500) for settle in judges.values()]
+    loop = partial(paper_loop, model, tokens, 128, 150, 10)
+    *found, theirs = rates([*both, loop], options.repeats, warm=False)
+    for judge, rate, wanted in zip(judges, found, ("30", "5"), strict=True):
+        name = f"8 queries x 500, T 150, switch 10, strength 0.3, {judge}{runs}"
+        yield row(name, rate, theirs, unit, wanted)
+    for judge, settle in judges.items():
+        name = f"8 queries x 100, T 150, switch 10, strength 0.75, {judge}"
+        yield row(name, once(whole(settle, "0.75,10,0.1", 100)), theirs, unit, "")
     for samples, wanted in ((500, ""), (5000, "3")):
-        settled, whole_text = (whole(settle, None, samples) for settle in (True, False))
-        name = f"plain, 8 x {samples:,}, T 150, settled against not"
-        yield row(name, settled, whole_text, "completions/s", wanted)
+        works = [whole(settle, None, samples) for settle in judges.values()]
+        name = f"plain, 8 x {samples:,}, T 150, settled against not{runs}"
+        yield row(name, *rates(works, options.repeats, warm=False), "completions/s", wanted)
 
 
 def parts(options: argparse.Namespace) -> Iterator[str]:
@@ -248,24 +250,26 @@ def parts(options: argparse.Namespace) -> Iterator[str]:
     )
     name = f"plain sampling against steered, switch 8, T 48, {options.repeats} runs"
     yield row(name, *rates([plain, steered], options.repeats), "tokens/s", "<= 1.25")
-    taken = 0.0
+    sampled: list[float] = []
 
     def timed(*args: Any, **kwargs: Any) -> Any:
-        nonlocal taken
         begun = time.perf_counter()
         found = draw(*args, **kwargs)
-        taken += time.perf_counter() - begun
+        sampled[-1] += time.perf_counter() - begun
         return found
 
-    tasks.draw = timed
+    tasks.draw, runs = timed, []
     queries = load_queries(asset("demo_queries.jsonl"))[:8]
-    begun = time.perf_counter()
-    tailcast.estimate(target, queries, "refusal", samples=200, max_new_tokens=48)
-    whole = time.perf_counter() - begun
+    for _ in range(options.repeats):
+        sampled.append(0.0)
+        begun = time.perf_counter()
+        tailcast.estimate(target, queries, "refusal", samples=200, max_new_tokens=48)
+        runs.append(time.perf_counter() - begun)
     tasks.draw = draw
+    whole, taken = statistics.median(runs), statistics.median(sampled)
     yield (
-        f"| whole run against its sampling, 8 x 200 | {whole:.1f} | {taken:.1f} | "
-        f"{whole / taken:.2f} | <= 1.1 | seconds |"
+        f"| whole run against its sampling, 8 x 200, {options.repeats} runs | {whole:.1f} | "
+        f"{taken:.1f} | {whole / taken:.2f} | <= 1.1 | seconds |"
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     yield f"| peak memory of this process | {peak:.2f} | | | | GiB |"
