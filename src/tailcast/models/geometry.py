@@ -35,8 +35,8 @@ class Geometry:
             scores = torch.bmm(keys, query.transpose(1, 2)).transpose(1, 2)
         else:
             scores = torch.bmm(query, keys.transpose(1, 2))
-        halves = math.frexp(self.scaling)[0] == 0.5 and not self.softcap
-        if not (halves and scores.dtype == torch.bfloat16):
+        power_of_two = math.frexp(self.scaling)[0] == 0.5
+        if scores.dtype != torch.bfloat16 or not power_of_two or self.softcap:
             scores = scores.float()
         scores = scores.mul_(self.scaling)
         if self.softcap:

@@ -6,7 +6,7 @@ state to logits, is made in float32: its inputs are the model's own, only its re
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ class _WideHead(PackedLinear):
         bias = None if self.bias is None else self.bias.float()
         if torch.is_grad_enabled():
             return linear(hidden, self.weight.float(), bias)
-        with _bfloat16_products(self._in_tiles):
+        with _bfloat16_products() if self._in_tiles else nullcontext():
             return self.product(hidden, bias)
 
     def prepared(self) -> Tensor:
@@ -55,12 +55,11 @@ class _WideHead(PackedLinear):
 
 
 @contextmanager
-def _bfloat16_products(wanted: bool) -> Iterator[None]:
+def _bfloat16_products() -> Iterator[None]:
     """A CPU may multiply float32 in bfloat16: exact here, where both factors came from it."""
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
-    if wanted:
-        matmul.fp32_precision = "bf16"
+    matmul.fp32_precision = "bf16"
     try:
         yield
     finally:

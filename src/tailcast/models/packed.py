@@ -27,7 +27,7 @@ class PackedLinear(nn.Linear):
     It sees those that torch counts: steps of an optimizer, ``load_state_dict``, another tensor.
     """
 
-    _kept: tuple[tuple[int, int], Tensor] | None = None  # address and version, packed weight
+    _kept: tuple[tuple[int, int], Tensor] | None = None  # address and version, made of it
 
     def forward(self, input: Tensor) -> Tensor:
         """From [..., in] to [..., out] as torch does, but for rounding; plain with gradients."""
@@ -36,7 +36,7 @@ class PackedLinear(nn.Linear):
         return self.product(input, self.bias)
 
     def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
-        """Of an input with what is kept of the weight."""
+        """Of an input [..., in] with what is kept of the weight, [..., out]."""
         weight = self._current()
         if not weight.is_mkldnn:
             return linear(input, weight, bias)
@@ -72,7 +72,8 @@ def pack_products(model: nn.Module, most: int = MOST_BYTES) -> None:
         most: Bytes of weights up to which they are packed.
     """
     for one in model.modules():
-        vars(one).pop("_kept", None)
+        if isinstance(one, PackedLinear):
+            one._kept = None
     found = [
         one for one in model.modules()
         if type(one) is nn.Linear and "forward" not in vars(one) and _packable(one.weight)
