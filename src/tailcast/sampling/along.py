@@ -42,7 +42,7 @@ def laws_along(
             places = {at: one for one, at in standing.items()}
             if not places:
                 break
-            with torch.no_grad():
+            with torch.inference_mode():
                 tree.step([[at] for at in places])
                 found = target_law(tree.logits(list(places)), settings)
             for one, law in zip(places.values(), found, strict=True):

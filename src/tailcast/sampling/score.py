@@ -62,7 +62,7 @@ def score(
         one: _Scored.begin(tree, *one, *passes[one[0]]) for one in dict.fromkeys(given) if one[1]
     }
     open_rows = list(rows.values())
-    with torch.no_grad():
+    with torch.inference_mode():
         while open_rows:
             served, logits = tree.step([row.prefixes for row in open_rows])
             _read(tree, laws, [open_rows[index] for index in served], logits, settings, streams)

@@ -118,7 +118,7 @@ def split(
     loop = _Loop(target, settings, score, PrefixTree({"": stream}, slots), stops or Stops())
     swarms = [_swarm(request) for request in requests]
     young = [(one, request) for swarm, request in zip(swarms, requests) for one in swarm.alive]
-    with torch.no_grad():
+    with torch.inference_mode():
         while young:
             loop.finish([_Row(one, _root(loop.tree, request), request) for one, request in young])
             young = [
