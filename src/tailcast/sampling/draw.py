@@ -21,8 +21,8 @@ from torch import Tensor
 from tailcast.errors import ConfigError
 from tailcast.proposals import Proposal, StreamKey
 from tailcast.sampling.kinds import Part, Place, StreamKind, Streams
-from tailcast.sampling.laws import batched, inverse_cdf, mixture_law, target_law
-from tailcast.sampling.prefixes import Prefix, PrefixTree, check_laws
+from tailcast.sampling.laws import batched, inverse_cdf, mixture_law, target_law, target_mass
+from tailcast.sampling.prefixes import Prefix, PrefixTree, after, check_laws
 from tailcast.sampling.stops import Stops
 from tailcast.types import SampleBatch, SamplingSettings, SteeringVector, Target
 
@@ -236,33 +236,46 @@ class _Loop:
         for law in shared:
             alike.setdefault(law[2] and law[2].kind, []).append(law)
         for kind, laws in alike.items():
+            laws.sort(key=lambda law: law[0][0].slot)
             for some in batched(laws, logits):
-                self._draw_some(kind, some, [shared[law] for law in some])
+                self._draw_some(kind, some, [shared[law] for law in some], logits)
 
     def _draw_some(
-        self, kind: str | None, laws: Sequence[_Law], sharers: Sequence[Sequence[_Row]]
-    ) -> None:
+        self, kind: str | None, laws: Sequence[_Law], sharers: Sequence[Sequence[_Row]],
+        logits: Tensor,
+    ) -> None:  # fmt: skip
         """One token for each of the rows that share some laws of one kind of stream."""
+        rows = [row for group in sharers for row in group]
+        at = [number for number, group in enumerate(sharers) for _ in group]
+        uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in rows])
+        if kind is None:
+            plain = [prefixes[0] for prefixes, _, _ in laws]
+            mass = target_mass(after(logits, plain), self.settings)
+            check_laws(mass, plain)
+            tokens = inverse_cdf(mass, torch.tensor(at), uniforms).tolist()
+            logp = logs = mass[at, tokens].log().tolist()
+        else:
+            places = [Place(group[0].request.prompt, tuple(group[0].tokens)) for group in sharers]
+            target, other, mix = self._streams_laws(kind, laws, places)
+            mass = mixture_law(target, other, mix).exp()
+            tokens = inverse_cdf(mass, torch.tensor(at), uniforms).tolist()
+            logp, logs = target[at, tokens].tolist(), other[at, tokens].tolist()
+        for row, token, p, s in zip(rows, tokens, logp, logs, strict=True):
+            full = len(row.tokens) + 1 == self.settings.max_new_tokens
+            row.advance(token, p, s, "stop" if token in self.target.end_tokens else "length" * full)
+
+    def _streams_laws(
+        self, kind: str, laws: Sequence[_Law], places: Sequence[Place]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The target's law and that of a kind of stream, [n, V] each, and the mix of each, [n]."""
         columns = list(zip(*(prefixes for prefixes, _, _ in laws), strict=True))
         plain, *own = (self.tree.logits(column) for column in columns)
         target = target_law(plain, self.settings)
         check_laws(target, columns[0])
-        law, other = target, target
-        if kind is not None:
-            heat = torch.tensor([key.heat for _, _, key in laws if key])
-            first = (rows[0] for rows in sharers)
-            places = [Place(row.request.prompt, tuple(row.tokens)) for row in first]
-            other = self.streams.law(kind, target, own, places, self.settings, heat)
-            check_laws(other, columns[-1])
-            law = mixture_law(target, other, target.new_tensor([mix for _, mix, _ in laws]))
-        rows = [row for group in sharers for row in group]
-        at = [number for number, group in enumerate(sharers) for _ in group]
-        uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in rows])
-        tokens = inverse_cdf(law, torch.tensor(at), uniforms).tolist()
-        logp, logs = target[at, tokens].tolist(), other[at, tokens].tolist()
-        for row, token, p, s in zip(rows, tokens, logp, logs, strict=True):
-            full = len(row.tokens) + 1 == self.settings.max_new_tokens
-            row.advance(token, p, s, "stop" if token in self.target.end_tokens else "length" * full)
+        heat = torch.tensor([key.heat for _, _, key in laws if key])
+        other = self.streams.law(kind, target, own, places, self.settings, heat)
+        check_laws(other, columns[-1])
+        return target, other, target.new_tensor([mix for _, mix, _ in laws])
 
 
 class Ended(Protocol):

@@ -20,7 +20,7 @@ from tailcast.types import SamplingSettings
 _BLOCK = 256
 _CACHE_SIZED = 2**20  # numbers
 
-__all__ = ["batched", "inverse_cdf", "mixture_law", "scores_of", "target_law"]
+__all__ = ["batched", "inverse_cdf", "mixture_law", "scores_of", "target_law", "target_mass"]
 
 Thing = TypeVar("Thing")
 
@@ -48,6 +48,20 @@ def target_law(logits: Tensor, settings: SamplingSettings) -> Tensor:
         logits: Raw logits, [n, V], in any dtype.
         settings: Temperature, top_k and top_p; -inf marks the tokens that they cut.
     """
+    return _kept(logits, settings).log_softmax(-1)
+
+
+def target_mass(logits: Tensor, settings: SamplingSettings) -> Tensor:
+    """Probabilities of the next token under the target, [n, V], float32 or better.
+
+    Where tokens are drawn from the target alone: those drawn are never so rare that the
+    logarithm of a probability says less than :func:`target_law`, and one exponential is saved.
+    """
+    return _kept(logits, settings).softmax(-1)
+
+
+def _kept(logits: Tensor, settings: SamplingSettings) -> Tensor:
+    """Scores, -inf where top_k and top_p cut."""
     scores = scores_of(logits, settings)
     if 0 < settings.top_k < scores.shape[-1]:
         smallest_kept = torch.topk(scores, settings.top_k, dim=-1).values[..., -1:]
@@ -57,7 +71,7 @@ def target_law(logits: Tensor, settings: SamplingSettings) -> Tensor:
         cut = ascending.softmax(-1).cumsum(-1) <= 1.0 - settings.top_p
         cut[..., -1] = False
         scores = scores.masked_fill(cut.scatter(-1, order, cut), -math.inf)
-    return scores.log_softmax(-1)
+    return scores
 
 
 def scores_of(logits: Tensor, settings: SamplingSettings) -> Tensor:
@@ -78,7 +92,7 @@ def mixture_law(target: Tensor, steered: Tensor, mix: Tensor) -> Tensor:
     return torch.logaddexp(steered + share_s, target + share_p)
 
 
-def inverse_cdf(log_law: Tensor, rows: Tensor, uniforms: Tensor) -> Tensor:
+def inverse_cdf(mass: Tensor, rows: Tensor, uniforms: Tensor) -> Tensor:
     """The tokens at which the cumulative law passes the uniform numbers, [m] int64.
 
     A block of tokens is found first, by the float32 sums of the blocks, then the token within
@@ -88,12 +102,11 @@ def inverse_cdf(log_law: Tensor, rows: Tensor, uniforms: Tensor) -> Tensor:
     width to one token in six, so that 8e-5 of the mass is never drawn (method.md section 9).
 
     Args:
-        log_law: Log-probabilities, [n, V]; need not be normalised.
+        mass: Probabilities, [n, V]; need not be normalised.
         rows: Which law each token is drawn from, [m] int64.
         uniforms: One number in [0, 1) for each token, [m] float64.
     """
-    rows, uniforms = rows.to(log_law.device), uniforms.to(log_law.device)
-    mass = log_law.exp()
+    rows, uniforms = rows.to(mass.device), uniforms.to(mass.device)
     if short := -mass.shape[-1] % _BLOCK:
         mass = torch.nn.functional.pad(mass, (0, short))
     mass = mass.view(len(mass), -1, _BLOCK)

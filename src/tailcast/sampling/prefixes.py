@@ -18,7 +18,7 @@ from tailcast.errors import NumericsError
 from tailcast.sampling.kinds import Part
 from tailcast.types import Stream
 
-__all__ = ["Prefix", "PrefixTree", "check_laws"]
+__all__ = ["Prefix", "PrefixTree", "after", "check_laws"]
 
 
 @dataclass(eq=False, slots=True)
@@ -132,11 +132,23 @@ def _seat(
     return seated
 
 
+def after(logits: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
+    """Logits of some prefixes of a step, [n, V]: a view where their slots follow one another.
+
+    Args:
+        logits: Those of all slots.
+        prefixes: n of them.
+    """
+    slots = [prefix.slot for prefix in prefixes]
+    first, end = slots[0], slots[0] + len(slots)
+    return logits[first:end] if slots == [*range(first, end)] else logits[slots]
+
+
 def check_laws(laws: Tensor, prefixes: Sequence[Prefix]) -> None:
     """Refuse logits that could not be normalised, which show as rows of NaN.
 
     Args:
-        laws: Log-probabilities after each prefix, [n, V].
+        laws: Probabilities after each prefix or their logarithms, [n, V].
         prefixes: n of them.
 
     Raises:

@@ -230,7 +230,7 @@ class _Loop:
                 rows_of = rows_of + len(places) * torch.tensor([int(off) for off, _ in part])
                 uniforms = [rest for _, rest in part]
             uniform = torch.tensor(uniforms, dtype=torch.float64)
-            tokens = inverse_cdf(laws, rows_of, uniform).tolist()
+            tokens = inverse_cdf(laws.exp(), rows_of, uniform).tolist()
             for row, token, logp in zip(drawn, tokens, law[at, tokens].tolist(), strict=True):
                 row.particle.tokens.append(token)
                 row.particle.logp.append(logp)
