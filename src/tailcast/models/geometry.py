@@ -1,6 +1,5 @@
 """How does a layer weigh keys against queries, and the tokens of one row against each other?"""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +20,7 @@ class Geometry:
     softcap: float | None
 
     def scores(self, query: Tensor, keys: Tensor, veil: Tensor | None) -> Tensor:
-        """Scaled, capped and masked scores, [batch, queries, keys], as exact as their product.
-
-        They are in float32, or in bfloat16 where scaling rounds nothing: half the memory to read.
+        """Scaled, capped and masked scores, [batch, queries, keys], float32 or better.
 
         Args:
             query: [batch, queries, width].
@@ -32,16 +29,13 @@ class Geometry:
         """
         if query.shape[1] < keys.shape[1] and keys.dtype == torch.float32:
             # such a product runs faster with the longer side first
-            scores = torch.bmm(keys, query.transpose(1, 2)).transpose(1, 2)
+            product = torch.bmm(keys, query.transpose(1, 2)).transpose(1, 2)
         else:
-            scores = torch.bmm(query, keys.transpose(1, 2))
-        power_of_two = math.frexp(self.scaling)[0] == 0.5
-        if scores.dtype != torch.bfloat16 or not power_of_two or self.softcap:
-            scores = scores.float()
-        scores = scores.mul_(self.scaling)
-        if self.softcap:
-            scores = self.softcap * torch.tanh(scores / self.softcap)
-        return scores if veil is None else scores.add_(veil)
+            product = torch.bmm(query, keys.transpose(1, 2))
+        start = product.new_zeros(1, dtype=torch.float32) if veil is None else veil
+        if not self.softcap:
+            return torch.add(start, product, alpha=self.scaling)  # in float32, in one pass
+        return start + self.softcap * torch.tanh(product.float() * (self.scaling / self.softcap))
 
 
 def causal(query: Tensor, keys: Tensor, values: Tensor, how: Geometry) -> Tensor:
