@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tailcast.models import packed
 from tailcast.models.head import widen_head
 from tailcast.models.packed import PackedLinear, pack_products
 
@@ -148,3 +149,88 @@ def test_what_torch_does_not_count_is_seen_when_packed_anew():
         widen_head(model)
         pack_products(model)
         assert (model.head(hidden) - truth).abs().max() < 1e-4
+
+
+class Layer(nn.Module):
+    """Modules of the names under which transformers' attention reads its input."""
+
+    def __init__(self, dtype, *, bias):
+        super().__init__()
+        torch.manual_seed(4)
+        self.q_proj = nn.Linear(48, 32, bias=bias).to(dtype)
+        self.k_proj = nn.Linear(48, 8, bias=bias).to(dtype)
+        self.v_proj = nn.Linear(48, 8, bias=bias).to(dtype)
+
+    def forward(self, query, rest):
+        return torch.cat([self.q_proj(query), self.k_proj(rest), self.v_proj(rest)], -1)
+
+
+def layers(dtype, *, bias=False):
+    """A layer, and its twin whose products are joined."""
+    plain = Layer(dtype, bias=bias)
+    twin = copy.deepcopy(plain)
+    pack_products(twin)
+    return plain, twin
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The products that are made."""
+    products, product = [], packed._product
+    monkeypatch.setattr(packed, "_product", lambda *args: products.append(args) or product(*args))
+    return products
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("bias", [True, False])
+def test_modules_of_one_input_multiply_it_once(dtype, bias, made):
+    plain, twin = layers(dtype, bias=bias)
+    some, others = torch.randn(2, 5, 1, 48).to(dtype)
+    bound = 3 * ROUNDING[dtype]
+
+    def apart(*inputs):
+        with torch.no_grad():
+            return (plain(*inputs) - twin(*inputs)).abs().max()
+
+    assert apart(some, some) <= bound and len(made) == 1
+    assert apart(some, others) <= bound and apart(others, some) <= bound  # inputs that differ
+    assert apart(others, others) <= bound
+    with torch.no_grad():
+        plain.k_proj.weight.mul_(3)
+        assert apart(some, some) > 10 * bound  # another weight shows
+        twin.k_proj.weight.mul_(3)
+    assert apart(some, some) <= 3 * bound
+    with torch.no_grad():
+        assert twin(some[:0], some[:0]).shape == (0, 1, 48)
+
+
+def test_joined_modules_are_copied_sent_and_packed_anew(made):
+    plain, twin = layers(torch.float32)
+    numbers = torch.randn(5, 48)
+    with torch.no_grad():
+        twin(numbers, numbers)
+        copied = copy.deepcopy(twin)
+        copied.v_proj.weight.zero_()
+        for one in (twin, pickle.loads(pickle.dumps(twin))):
+            assert (one(numbers, numbers) - plain(numbers, numbers)).abs().max() < 1e-5
+        assert not copied(numbers, numbers)[:, 40:].any()
+        twin.v_proj.weight.data += 1.0  # which torch does not count
+        pack_products(twin)
+        plain.v_proj.weight += 1.0
+        made.clear()
+        assert (twin(numbers, numbers) - plain(numbers, numbers)).abs().max() < 1e-5
+    assert len(made) == 1
+    for one in (plain, twin):
+        one(numbers, numbers).square().sum().backward()
+    assert torch.allclose(plain.q_proj.weight.grad, twin.q_proj.weight.grad)
+
+
+def test_modules_that_differ_in_kind_are_not_joined(made):
+    plain = Layer(torch.float32, bias=False)
+    plain.v_proj = nn.Linear(48, 8)  # with a bias
+    twin = copy.deepcopy(plain)
+    pack_products(twin)
+    numbers = torch.randn(5, 48)
+    with torch.no_grad():
+        assert (twin(numbers, numbers) - plain(numbers, numbers)).abs().max() < 1e-5
+    assert len(made) == 3

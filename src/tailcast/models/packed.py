@@ -6,6 +6,7 @@ that were brought there once; the operations are those of a model that torch.com
 They cost a second copy of the weights.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,12 @@ MOST_BYTES = 2**31
 
 _ROWS = 128  # that the order is best for
 
+_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""What transformers calls modules of one parent that read the same input."""
+
+_Version = tuple[int, int]
+"""Of a weight: its address, and how often torch saw it change."""
+
 
 class PackedLinear(nn.Linear):
     """A linear module that keeps its weight in oneDNN's order, too, and follows its changes.
@@ -27,37 +34,77 @@ class PackedLinear(nn.Linear):
     It sees those that torch counts: steps of an optimizer, ``load_state_dict``, another tensor.
     """
 
-    _kept: tuple[tuple[int, int], Tensor] | None = None  # address and version, made of it
+    _kept: tuple[_Version, Tensor] | None = None
+    _joint: "_Joint | None" = None
 
     def forward(self, input: Tensor) -> Tensor:
         """From [..., in] to [..., out] as torch does, but for rounding; plain with gradients."""
         if torch.is_grad_enabled():
             return super().forward(input)
+        if self._joint is not None and _packable(self.weight):
+            return self._joint.output(self, input)
         return self.product(input, self.bias)
 
     def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
         """Of an input [..., in] with what is kept of the weight, [..., out]."""
-        weight = self._current()
-        if not weight.is_mkldnn:
-            return linear(input, weight, bias)
-        if input.numel() == 0:
-            return input.new_zeros((*input.shape[:-1], self.out_features))
-        output: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
-        return output
+        version = _version(self.weight)
+        if self._kept is None or self._kept[0] != version:
+            self._kept = version, self.prepared()
+        return _product(input, self._kept[1], bias)
 
     def prepared(self) -> Tensor:
         """What to keep of the weight."""
         return packed(self.weight.detach())
 
-    def _current(self) -> Tensor:
-        weight = self.weight
-        version = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-        if self._kept is None or self._kept[0] != version:
-            self._kept = version, self.prepared()
-        return self._kept[1]
+    def forget(self) -> None:
+        """Let go of what is kept."""
+        self._kept = self._joint = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+        return {key: kept for key, kept in self.__dict__.items() if key not in ("_kept", "_joint")}
+
+
+class _Joint:
+    """Modules that read one input: the first one that gets it multiplies it for all of them."""
+
+    def __init__(self, modules: Sequence[PackedLinear]) -> None:
+        self.modules = modules
+        self._kept: tuple[list[_Version], Tensor] | None = None
+        self._input: Tensor | None = None
+        self._outputs: dict[PackedLinear, Tensor] = {}  # of that input, until they are fetched
+
+    def output(self, module: PackedLinear, input: Tensor) -> Tensor:
+        """A module's output [..., out], a view of a wider one."""
+        if input is not self._input or module not in self._outputs:
+            self._input = input
+            self._outputs = dict(zip(self.modules, self._products(input), strict=True))
+        output = self._outputs.pop(module)
+        if not self._outputs:
+            self._input = None
+        return output
+
+    def _products(self, input: Tensor) -> Sequence[Tensor]:
+        versions = [_version(one.weight) for one in self.modules]
+        if self._kept is None or self._kept[0] != versions:
+            self._kept = versions, packed(torch.cat([one.weight.detach() for one in self.modules]))
+        biases: list[Tensor] = [one.bias for one in self.modules if one.bias is not None]
+        product = _product(input, self._kept[1], torch.cat(biases) if biases else None)
+        sizes = [one.out_features for one in self.modules]
+        parts: tuple[Tensor, ...] = product.split_with_sizes(sizes, -1)
+        return parts
+
+
+def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not weight.is_mkldnn:
+        return linear(input, weight, bias)
+    if input.numel() == 0:
+        return input.new_zeros((*input.shape[:-1], weight.shape[0]))
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    return output
+
+
+def _version(weight: Tensor) -> _Version:
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
 def pack_products(model: nn.Module, most: int = MOST_BYTES) -> None:
@@ -73,7 +120,7 @@ def pack_products(model: nn.Module, most: int = MOST_BYTES) -> None:
     """
     for one in model.modules():
         if isinstance(one, PackedLinear):
-            one._kept = None
+            one.forget()
     found = [
         one for one in model.modules()
         if type(one) is nn.Linear and "forward" not in vars(one) and _packable(one.weight)
@@ -82,6 +129,19 @@ def pack_products(model: nn.Module, most: int = MOST_BYTES) -> None:
         return
     for one in found:
         one.__class__ = PackedLinear
+    for parent in model.modules():
+        for names in _TOGETHER:
+            _join([getattr(parent, name, None) for name in names])
+
+
+def _join(modules: Sequence[nn.Module | None]) -> None:
+    """Let modules of one kind multiply their input together; others are left as they are."""
+    some = [one for one in modules if type(one) is PackedLinear]
+    kinds = {(one.in_features, one.weight.dtype, one.bias is None) for one in some}
+    if len(some) == len(modules) and len(kinds) == 1:
+        joint = _Joint(some)
+        for one in some:
+            one._joint = joint
 
 
 def packed(weight: Tensor) -> Tensor:
