@@ -303,19 +303,23 @@ def roulette(options: argparse.Namespace) -> Iterator[str]:
 
 
 def page(rows: dict[tuple[str, str], str]) -> str:
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-         if line.startswith("model name")), platform.processor(),
-    )  # fmt: skip
     lines = [
         "# The engine against other loops", "",
-        f"Written by `benchmarks/engine.py`. Machine: {cpu}, {os.cpu_count()} threads, torch "
-        f"{torch.__version__}. Medians of as many runs as a row names; those that "
+        f"Written by `benchmarks/engine.py`. Machine: {processor()}, {os.cpu_count()} threads, "
+        f"torch {torch.__version__}. Medians of as many runs as a row names; those that "
         "name none are single ones.", "",
         "| task | tailcast | other | ratio | wanted | unit |",
         "|---|---:|---:|---:|---:|---|", *rows.values(), "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def processor() -> str:
+    """Its name, with the family and the model where they tell it from others of the name."""
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    facts = {key.strip(): value.strip() for key, _, value in (one.partition(":") for one in lines)}
+    more = [f"{name} {facts[name]}" for name in ("cpu family", "model") if name in facts]
+    return ", ".join([facts.get("model name", platform.processor()), *more])
 
 
 SECTIONS = {
