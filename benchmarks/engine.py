@@ -62,7 +62,7 @@ def main() -> None:
 def task(line: str) -> tuple[str, str]:
     """What a row is of: its task, and what it is held against."""
     cells = line.split("|")
-    return re.sub(r", \d+ runs$", "", cells[1].strip()), cells[6].split(" at ")[0].strip()
+    return re.sub(r", \d+ runs$", "", cells[1].strip()), re.split(r" at |\d", cells[6])[0].strip()
 
 
 def once(work: Run) -> float:
