@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Parameter
 
 from tailcast.errors import ModelError
 from tailcast.models import attention
@@ -84,6 +85,11 @@ class HuggingFaceTarget(PromptFormat):
         """A floating-point parameter, the first: for dtype, and the device that tokens go to."""
         found: Tensor = next(p for p in self.model.parameters() if p.is_floating_point())
         return found
+
+    @property
+    def plain_weights(self) -> bool:
+        """Whether all weights are torch's own kind of tensor; others refuse its inference mode."""
+        return all(type(weight) is Parameter for weight in self.model.parameters())
 
     @property
     def devices(self) -> set[torch.device]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from tailcast.sampling.kinds import Part, Place, Streams
@@ -42,7 +41,7 @@ def laws_along(
             places = {at: one for one, at in standing.items()}
             if not places:
                 break
-            with torch.inference_mode():
+            with laws.untracked():
                 tree.step([[at] for at in places])
                 found = target_law(tree.logits(list(places)), settings)
             for one, law in zip(places.values(), found, strict=True):

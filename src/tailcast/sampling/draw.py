@@ -95,7 +95,7 @@ def draw(
         )
     tree = PrefixTree(streams.open(slots=slots, max_new_tokens=settings.max_new_tokens), slots)
     loop = _Loop(streams, settings, tree, stops or Stops())
-    with torch.inference_mode():
+    with streams.untracked():
         rows = loop.run(requests)
     return collected(target, rows, settings.max_new_tokens, loop.tree.forwards)
 

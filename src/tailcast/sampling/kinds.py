@@ -11,9 +11,11 @@ A kind of stream says which model passes its law is made of (:meth:`StreamKind.p
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from tailcast.errors import ConfigError
@@ -152,6 +154,11 @@ class Streams:
             name: one.target.stream(one.steering, slots=slots, max_new_tokens=max_new_tokens)
             for name, one in self.sources.items()
         }
+
+    def untracked(self) -> AbstractContextManager[None]:
+        """No bookkeeping for gradients: torch's inference mode, where the models bear it."""
+        bear = all(getattr(one.target, "plain_weights", True) for one in self.sources.values())
+        return torch.inference_mode() if bear else torch.no_grad()
 
     def parts(self, key: StreamKey, prompt: tuple[int, ...]) -> tuple[Part, ...]:
         """The passes that a stream reads after a query's prompt."""

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -62,7 +61,7 @@ def score(
         one: _Scored.begin(tree, *one, *passes[one[0]]) for one in dict.fromkeys(given) if one[1]
     }
     open_rows = list(rows.values())
-    with torch.inference_mode():
+    with laws.untracked():
         while open_rows:
             served, logits = tree.step([row.prefixes for row in open_rows])
             _read(tree, laws, [open_rows[index] for index in served], logits, settings, streams)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tailcast.errors import NumericsError
 from tailcast.sampling.draw import draw_generator
-from tailcast.sampling.kinds import Part
+from tailcast.sampling.kinds import Part, Streams
 from tailcast.sampling.laws import batched, inverse_cdf, target_law
 from tailcast.sampling.prefixes import Prefix, PrefixTree, check_laws
 from tailcast.sampling.stops import Stops
@@ -118,7 +118,7 @@ def split(
     loop = _Loop(target, settings, score, PrefixTree({"": stream}, slots), stops or Stops())
     swarms = [_swarm(request) for request in requests]
     young = [(one, request) for swarm, request in zip(swarms, requests) for one in swarm.alive]
-    with torch.inference_mode():
+    with Streams(target).untracked():
         while young:
             loop.finish([_Row(one, _root(loop.tree, request), request) for one, request in young])
             young = [
