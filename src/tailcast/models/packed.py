@@ -95,6 +95,7 @@ class _Joint:
 
 
 def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """An input [..., in] by a weight that :func:`packed` gave, [..., out]."""
     if not weight.is_mkldnn:
         return linear(input, weight, bias)
     if input.numel() == 0:
@@ -113,6 +114,7 @@ def pack_products(model: nn.Module, most: int = MOST_BYTES) -> None:
     Parameters stay as they are. Modules that are no plain :class:`torch.nn.Linear`, or whose
     forward something else has replaced, are left alone. Those that were packed before are packed
     anew: what is written to ``weight.data`` in place, as PEFT merges adapters, cannot be seen.
+    Those that read the same input, by transformers' names, are multiplied as one.
 
     Args:
         model: The model.

@@ -156,7 +156,10 @@ class Streams:
         }
 
     def untracked(self) -> AbstractContextManager[None]:
-        """No bookkeeping for gradients: torch's inference mode, where the models bear it."""
+        """No bookkeeping for gradients: torch's inference mode, where the models bear it.
+
+        A target says that it does not by an attribute ``plain_weights`` that is false.
+        """
         bear = all(getattr(one.target, "plain_weights", True) for one in self.sources.values())
         return torch.inference_mode() if bear else torch.no_grad()
 

@@ -56,6 +56,10 @@ def target_mass(logits: Tensor, settings: SamplingSettings) -> Tensor:
 
     Where tokens are drawn from the target alone: those drawn are never so rare that the
     logarithm of a probability says less than :func:`target_law`, and one exponential is saved.
+
+    Args:
+        logits: Raw logits, [n, V], in any dtype.
+        settings: Temperature, top_k and top_p; tokens that they cut have none.
     """
     return _kept(logits, settings).softmax(-1)
 

@@ -64,7 +64,7 @@ class PrefixTree:
         return self._roots.setdefault((query_id, part), Prefix(query_id, part, part.prompt[-1]))
 
     def logits(self, prefixes: Sequence[Prefix]) -> Tensor:
-        """What the last step gave after some prefixes of one model, [n, V]."""
+        """A copy of what the last step gave after some prefixes of one model, [n, V]."""
         return self._logits[prefixes[0].part.source][[prefix.slot for prefix in prefixes]]
 
     def step(self, claims: Sequence[Sequence[Prefix]]) -> tuple[list[int], Tensor]:
@@ -134,6 +134,8 @@ def _seat(
 
 def after(logits: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
     """Logits of some prefixes of a step, [n, V]: a view where their slots follow one another.
+
+    It is to be read only: kinds of streams, which may be a user's, get :meth:`PrefixTree.logits`.
 
     Args:
         logits: Those of all slots.

@@ -19,7 +19,7 @@ from tailcast.errors import NumericsError
 from tailcast.sampling.draw import draw_generator
 from tailcast.sampling.kinds import Part, Streams
 from tailcast.sampling.laws import batched, inverse_cdf, target_law
-from tailcast.sampling.prefixes import Prefix, PrefixTree, check_laws
+from tailcast.sampling.prefixes import Prefix, PrefixTree, after, check_laws
 from tailcast.sampling.stops import Stops
 from tailcast.sampling.swarm import Particle, Swarm, log_odds, sigmoid
 from tailcast.types import SamplingSettings, Stream, Target
@@ -218,7 +218,7 @@ class _Loop:
         for row in rows:
             shared.setdefault(row.place, []).append(row)
         for places in batched(shared, logits):
-            law = target_law(logits[[place.slot for place in places]], self.settings)
+            law = target_law(after(logits, places), self.settings)
             check_laws(law, places)
             drawn = [row for place in places for row in shared[place]]
             at = [number for number, place in enumerate(places) for _ in shared[place]]
