@@ -1,12 +1,12 @@
 """Where does the time of plain sampling go? Writes a table of torch's profiler.
 
-    python benchmarks/step_profile.py [--label NAME] [--packing | --limit]
+    python benchmarks/step_profile.py [--label NAME] [--packing | --lean | --limit]
 
 128 draws of one 60-token prompt, 48 tokens, temperature 0.7, SmolLM2-135M in bfloat16. The table
 is appended to benchmarks/results/profile.md under its label; run it at two commits to compare.
 With --packing it is a table of the time of a step with packed weights and without, turn by turn;
-with --limit, of what a step would take if it were nothing but its matrix products, done as fast as
-this machine does large ones.
+with --lean, of one by our layers and by transformers'; with --limit, of what a step would take if
+it were nothing but its matrix products, done as fast as this machine does large ones.
 """
 
 import argparse
@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from tailcast.models import HuggingFaceTarget, load_target
 from tailcast.models.embedded import gguf_file
+from tailcast.models.lean import LeanLayer
 from tailcast.models.packed import PackedLinear
 from tailcast.proposals import Proposal
 from tailcast.sampling import DrawRequest, draw
@@ -35,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--label", default="now")
     kind = parser.add_mutually_exclusive_group()
-    for name, work in (("--packing", packing), ("--limit", limit)):
+    for name, work in (("--packing", packing), ("--lean", leanness), ("--limit", limit)):
         kind.add_argument(name, dest="work", action="store_const", const=work, default=profiled)
     options = parser.parse_args()
     lines = ["## " + options.label, "", *options.work(), ""]
@@ -93,23 +95,35 @@ def milliseconds(work: Step) -> float:
 
 
 def packing() -> list[str]:
-    """Milliseconds of a step, medians of 40 of either kind."""
-    kinds = (torch.nn.Linear, PackedLinear)
-    lines = ["| dtype | rows | plain, ms | packed, ms | ratio |", "|---|---:|---:|---:|---:|"]
+    """Milliseconds of a step of transformers' layers by plain weights and by packed ones."""
+    return by_turns(torch.nn.Linear, PackedLinear)
+
+
+def leanness() -> list[str]:
+    """Milliseconds of a step by transformers' layers and by ours."""
+    return by_turns(LlamaDecoderLayer, LeanLayer)
+
+
+def by_turns(plain: type, better: type) -> list[str]:
+    """Milliseconds of a step with modules of one class or another, medians of 40 of either."""
+    lines = [
+        f"| dtype | rows | {plain.__name__}, ms | {better.__name__}, ms | ratio |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for dtype in ("bfloat16", "float32"):
         target, prompt = loaded(dtype)
-        products = [one for one in target.model.modules() if type(one) is PackedLinear]
+        changed = [one for one in target.model.modules() if type(one) is better]
+        for layer in target.layers.layers:
+            layer.__class__ = LlamaDecoderLayer
         for rows in (1, 16, 64, 128, 256):
-            taken: dict[type, list[float]] = {kind: [] for kind in kinds}
-            for both in zip(*(steps(target, prompt, rows) for _ in kinds), strict=True):
-                for kind, step in zip(kinds, both, strict=True):
-                    for one in products:
+            taken: dict[type, list[float]] = {plain: [], better: []}
+            for both in zip(*(steps(target, prompt, rows) for _ in taken), strict=True):
+                for kind, step in zip(taken, both, strict=True):
+                    for one in changed:
                         one.__class__ = kind
                     taken[kind].append(milliseconds(step))
-            plain, packed = (statistics.median(some[4:]) for some in taken.values())
-            lines.append(
-                f"| {dtype} | {rows} | {plain:.0f} | {packed:.0f} | {plain / packed:.2f} |"
-            )
+            slow, fast = (statistics.median(some[4:]) for some in taken.values())
+            lines.append(f"| {dtype} | {rows} | {slow:.0f} | {fast:.0f} | {slow / fast:.2f} |")
     return lines
 
 

@@ -21,7 +21,7 @@ from tailcast.errors import ModelError
 from tailcast.models.geometry import Geometry, causal, veil_of
 from tailcast.models.slots import compacted
 
-__all__ = ["NAME", "PromptPass", "SlotCache", "Tail", "attending", "register"]
+__all__ = ["NAME", "PromptPass", "SlotCache", "Tail", "attending", "register", "stepping"]
 
 NAME = "tailcast"
 
@@ -52,6 +52,12 @@ def attending(current: Pass) -> Iterator[None]:
         yield
     finally:
         _active.reset(token)
+
+
+def stepping() -> "SlotCache | None":
+    """The cache whose step is being made; None outside, and while a prompt is read."""
+    current = _active.get()
+    return current if isinstance(current, SlotCache) else None
 
 
 def register() -> None:
@@ -284,20 +290,22 @@ class _Plan:
         if not self.bare:
             prefix_keys, prefix_values = cache.stack(layer, self.prefixes)
             veil = self._prefix_veil(heads, how.window)
-            first = how.scores(self._by_prefix(heads), prefix_keys, veil)
+            first = how.scores(self._by_prefix(heads, heads.dtype), prefix_keys, veil)
             scores = torch.cat([self._by_row(first, heads), scores], -1)
-        weights = scores.softmax(-1).to(values.dtype)
-        read = torch.bmm(weights[..., -self.columns :].flatten(0, 1), values)
+        weights = scores.softmax(-1)
+        shares = weights[..., -self.columns :].to(values.dtype)
+        read = torch.bmm(shares.flatten(0, 1), values)
         read = read.view(*heads.shape[:3], -1)
         if not self.bare:
-            shares = self._by_prefix(weights[..., : -self.columns])
+            shares = self._by_prefix(weights[..., : -self.columns], values.dtype)
             read += self._by_row(torch.bmm(shares, prefix_values), heads)
         return read
 
-    def _by_prefix(self, tensor: Tensor) -> Tensor:
+    def _by_prefix(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """From [rows, kv heads, queries, ...] to one batch a prefix and head of keys."""
-        grouped = tensor[None] if self.alone else tensor[self.places]
-        return grouped.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+        grouped = (tensor[None] if self.alone else tensor[self.places]).transpose(1, 2)
+        whole = grouped.to(dtype, memory_format=torch.contiguous_format)  # one pass for both
+        return whole.flatten(2, 3).flatten(0, 1)
 
     def _by_row(self, tensor: Tensor, heads: Tensor) -> Tensor:
         """Back to [rows, kv heads, queries, ...], the shape of ``heads``."""

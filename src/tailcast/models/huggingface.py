@@ -58,6 +58,8 @@ class HuggingFaceTarget(PromptFormat):
         self, model: Any, tokenizer: Any, *, system_prompt: str | None = None,
         plain_prompt: bool = False,
     ) -> None:  # fmt: skip
+        from tailcast.models.lean import make_lean
+
         attention.register()
         self.model = model.eval()
         ends = end_tokens(model.generation_config, tokenizer)
@@ -68,6 +70,7 @@ class HuggingFaceTarget(PromptFormat):
         model.set_attn_implementation(attention.NAME)
         widen_head(model)
         pack_products(model)
+        make_lean(self.layers.layers)
         self._check_decoding()
 
     @property

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-__all__ = ["MOST_BYTES", "PackedLinear", "pack_products", "packed"]
+__all__ = ["MOST_BYTES", "Joint", "PackedLinear", "pack_products", "packed"]
 
 MOST_BYTES = 2**31
 """Of weights; a model with more keeps its products as they are, to have room."""
@@ -35,22 +35,22 @@ class PackedLinear(nn.Linear):
     """
 
     _kept: tuple[_Version, Tensor] | None = None
-    _joint: "_Joint | None" = None
+    joint: "Joint | None" = None
 
     def forward(self, input: Tensor) -> Tensor:
         """From [..., in] to [..., out] as torch does, but for rounding; plain with gradients."""
         if torch.is_grad_enabled():
             return super().forward(input)
-        if self._joint is not None and _packable(self.weight):
-            return self._joint.output(self, input)
+        if self.joint is not None and _packable(self.weight):
+            return self.joint.output(self, input)
         return self.product(input, self.bias)
 
-    def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
-        """Of an input [..., in] with what is kept of the weight, [..., out]."""
+    def product(self, input: Tensor, bias: Tensor | None, plus: Tensor | None = None) -> Tensor:
+        """Of an input [..., in] with what is kept of the weight, and what is added, [..., out]."""
         version = _version(self.weight)
         if self._kept is None or self._kept[0] != version:
             self._kept = version, self.prepared()
-        return _product(input, self._kept[1], bias)
+        return _product(input, self._kept[1], bias, plus)
 
     def prepared(self) -> Tensor:
         """What to keep of the weight."""
@@ -58,13 +58,13 @@ class PackedLinear(nn.Linear):
 
     def forget(self) -> None:
         """Let go of what is kept."""
-        self._kept = self._joint = None
+        self._kept = self.joint = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: kept for key, kept in self.__dict__.items() if key not in ("_kept", "_joint")}
+        return {key: kept for key, kept in self.__dict__.items() if key not in ("_kept", "joint")}
 
 
-class _Joint:
+class Joint:
     """Modules that read one input: the first one that gets it multiplies it for all of them."""
 
     def __init__(self, modules: Sequence[PackedLinear]) -> None:
@@ -77,30 +77,37 @@ class _Joint:
         """A module's output [..., out], a view of a wider one."""
         if input is not self._input or module not in self._outputs:
             self._input = input
-            self._outputs = dict(zip(self.modules, self._products(input), strict=True))
+            sizes = [one.out_features for one in self.modules]
+            parts = self.product(input).split_with_sizes(sizes, -1)
+            self._outputs = dict(zip(self.modules, parts, strict=True))
         output = self._outputs.pop(module)
         if not self._outputs:
             self._input = None
         return output
 
-    def _products(self, input: Tensor) -> Sequence[Tensor]:
+    def product(self, input: Tensor) -> Tensor:
+        """The outputs of all of them, one after the other, [..., sum of their widths]."""
         versions = [_version(one.weight) for one in self.modules]
         if self._kept is None or self._kept[0] != versions:
             self._kept = versions, packed(torch.cat([one.weight.detach() for one in self.modules]))
         biases: list[Tensor] = [one.bias for one in self.modules if one.bias is not None]
-        product = _product(input, self._kept[1], torch.cat(biases) if biases else None)
-        sizes = [one.out_features for one in self.modules]
-        parts: tuple[Tensor, ...] = product.split_with_sizes(sizes, -1)
-        return parts
+        return _product(input, self._kept[1], torch.cat(biases) if biases else None)
 
 
-def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """An input [..., in] by a weight that :func:`packed` gave, [..., out]."""
+def _product(
+    input: Tensor, weight: Tensor, bias: Tensor | None, plus: Tensor | None = None
+) -> Tensor:
+    """An input [..., in] by a weight that :func:`packed` gave, and something more, [..., out]."""
     if not weight.is_mkldnn:
-        return linear(input, weight, bias)
+        output: Tensor = linear(input, weight, bias)
+        return output if plus is None else output + plus
     if input.numel() == 0:
         return input.new_zeros((*input.shape[:-1], weight.shape[0]))
-    output: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    operation = torch.ops.mkldnn._linear_pointwise
+    if plus is None:
+        output = operation(input, weight, bias, "none", [], "")
+    else:
+        output = operation.binary(input, plus, weight, bias, "add")
     return output
 
 
@@ -141,9 +148,9 @@ def _join(modules: Sequence[nn.Module | None]) -> None:
     some = [one for one in modules if type(one) is PackedLinear]
     kinds = {(one.in_features, one.weight.dtype, one.bias is None) for one in some}
     if len(some) == len(modules) and len(kinds) == 1:
-        joint = _Joint(some)
+        joint = Joint(some)
         for one in some:
-            one._joint = joint
+            one.joint = joint
 
 
 def packed(weight: Tensor) -> Tensor:
@@ -164,12 +171,13 @@ def _works(dtype: torch.dtype) -> bool:
     if dtype not in (torch.float32, torch.bfloat16):
         return False
     with torch.no_grad():
-        numbers = torch.arange(-32, 32).reshape(8, 8) / 32
+        exact = torch.arange(-32, 32).reshape(8, 8) / 32
+        numbers = exact.to(dtype)
         try:
-            weight = torch.ops.mkldnn._reorder_linear_weight(numbers.to(dtype), _ROWS)
-            product = torch.ops.mkldnn._linear_pointwise(
-                numbers.to(dtype), weight, None, "none", [], ""
-            )
+            weight = torch.ops.mkldnn._reorder_linear_weight(numbers, _ROWS)
+            found = [_product(numbers, weight, None), _product(numbers, weight, None, numbers)]
         except (AttributeError, RuntimeError, NotImplementedError):
             return False
-        return bool((product.float() - numbers @ numbers.T).abs().max() < 0.02)
+        wanted = [exact @ exact.T, exact @ exact.T + exact]
+        gaps = [(one.float() - two).abs().max() for one, two in zip(found, wanted, strict=True)]
+        return bool(max(gaps) < 0.02)

@@ -187,15 +187,19 @@ class _Loop:
         rows = [self._row(request) for request in requests]
         open_rows = self._end_early(rows) if self.stops.at_switch else rows
         while open_rows:
-            served, logits = self.tree.step([row.prefixes for row in open_rows])
-            drawn = [open_rows[index] for index in served]
-            self._draw_tokens(drawn, logits)
-            self._end_early(drawn)
-            for row in drawn:
-                if row.finish:
-                    row.plain, row.own = _NOWHERE, ()  # lets go of the saved states
+            self._step(open_rows)
             open_rows = [row for row in open_rows if not row.finish]
         return rows
+
+    def _step(self, open_rows: Sequence[_Row]) -> None:
+        """One token for as many rows as there are slots for."""
+        served, logits = self.tree.step([row.prefixes for row in open_rows])
+        drawn = [open_rows[index] for index in served]
+        self._draw_tokens(drawn, logits)
+        self._end_early(drawn)
+        for row in drawn:
+            if row.finish:
+                row.plain, row.own = _NOWHERE, ()  # lets go of the saved states
 
     def _row(self, request: DrawRequest) -> _Row:
         numbers = self.settings.max_new_tokens + 1  # the last one is for roulette

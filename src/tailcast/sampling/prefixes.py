@@ -88,6 +88,7 @@ class PrefixTree:
                 continue
             wanted.update(dict.fromkeys(new))
             served.append(index)
+        self._logits.clear()  # before there are new ones, which then take their place in memory
         for source, stream in self.streams.items():
             mine = [prefix for prefix in wanted if prefix.part.source == source]
             waiting = {prefix for prefix in later if prefix.part.source == source}
