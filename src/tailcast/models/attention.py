@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tailcast.errors import ModelError
-from tailcast.models.geometry import Geometry, causal, veil_of
+from tailcast.models.geometry import Geometry, causal, products, veil_of
 from tailcast.models.slots import compacted
 
 __all__ = ["NAME", "PromptPass", "SlotCache", "Tail", "attending", "register", "stepping"]
@@ -203,7 +203,7 @@ class SlotCache:
             if plan.ragged:
                 store[layer][plan.index, :, plan.offsets] = new[:, :, 0]
             else:
-                store[layer][: len(new), :, plan.width - 1] = new[:, :, 0]
+                store[layer].select(2, plan.width - 1)[: len(new)].copy_(new.select(2, 0))
         rows, kv_heads, _, width = key.shape
         output = plan.attend(self, layer, query.reshape(rows, kv_heads, -1, width), how)
         return output.reshape(rows, -1, 1, output.shape[-1])
@@ -256,6 +256,9 @@ class _Plan:
         groups = dict(sorted(groups.items()))  # the order of stacks that are kept
         self.prefixes = tuple(groups)
         self.lengths = [cache.prefix_length(prefix) for prefix in groups]
+        self.starts = torch.tensor(
+            [cache.prefix_length(one) for one in cache.prefix], device=device
+        )
         self.bare = max(self.lengths) == 0
         self.alone = len(groups) == 1
         longest = max(map(len, groups.values()))
@@ -267,7 +270,7 @@ class _Plan:
             for at, slot in enumerate(slots)
         }
         self.back = torch.tensor([place[slot] for slot in range(len(place))], device=device)
-        self._veils: dict[tuple[int | None, torch.Size, bool], Tensor | None] = {}
+        self._veils: dict[int | None, Tensor | None] = {}
 
     def attend(self, cache: SlotCache, layer: int, heads: Tensor, how: Geometry) -> Tensor:
         """What every row reads from its prefix and its own tokens.
@@ -285,14 +288,12 @@ class _Plan:
             store[layer][: len(heads), :, : self.columns].flatten(0, 1)
             for store in (cache.keys, cache.values)
         )
-        own = how.scores(heads.flatten(0, 1), keys, self._tail_veil(heads, how.window))
-        scores = own.view(*heads.shape[:3], self.columns)
+        product = products(heads.flatten(0, 1), keys).view(*heads.shape[:3], -1)
         if not self.bare:
             prefix_keys, prefix_values = cache.stack(layer, self.prefixes)
-            veil = self._prefix_veil(heads, how.window)
-            first = how.scores(self._by_prefix(heads, heads.dtype), prefix_keys, veil)
-            scores = torch.cat([self._by_row(first, heads), scores], -1)
-        weights = scores.softmax(-1)
+            first = products(self._by_prefix(heads, heads.dtype), prefix_keys)
+            product = torch.cat([self._by_row(first, heads), product], -1)
+        weights = how.scores(product, self._veil(how.window)).softmax(-1)
         shares = weights[..., -self.columns :].to(values.dtype)
         read = torch.bmm(shares.flatten(0, 1), values)
         read = read.view(*heads.shape[:3], -1)
@@ -314,34 +315,24 @@ class _Plan:
         shaped = tensor.view(shape).transpose(1, 2)
         return shaped[0] if self.alone else shaped.flatten(0, 1)[self.back]
 
-    def _prefix_veil(self, heads: Tensor, window: int | None) -> Tensor | None:
-        """For keys past a prefix's end or out of the window, [groups * kv heads, 1 or rows, P]."""
-        key = (window, heads.shape[1:3], True)
-        if key not in self._veils:
+    def _veil(self, window: int | None) -> Tensor | None:
+        """For keys past a prefix's end, not written, or out of the window, [rows, 1, 1, P + T]."""
+        if window not in self._veils:
             longest = max(self.lengths)
-            places = torch.arange(longest, device=heads.device)
-            lengths = torch.tensor(self.lengths, device=heads.device)[:, None]
-            hidden = (places >= lengths)[:, None]  # [groups, 1, P]
-            if window and longest + self.width > window:
-                now = (lengths + self.offsets[self.places])[..., None]  # [groups, rows, 1]
-                far = now - places >= window
-                hidden = (hidden | far).repeat_interleave(heads.shape[2], 1)
-            veil = veil_of(hidden.repeat_interleave(heads.shape[1], 0))
-            self._veils[key] = veil if hidden.any() else None
-        return self._veils[key]
+            uneven = min(self.lengths) < longest or self.ragged or self.width < self.columns
+            far = window and longest + self.width > window
+            self._veils[window] = self._made_veil(longest, window) if uneven or far else None
+        return self._veils[window]
 
-    def _tail_veil(self, heads: Tensor, window: int | None) -> Tensor | None:
-        """For keys that a row has not written or that left the window, [rows * kv heads, 1, T]."""
-        key = (window, heads.shape[1:3], False)
-        if key not in self._veils:
-            ages = self.offsets[:, None] - torch.arange(self.columns, device=heads.device)
-            hidden = ages < 0
-            if window:
-                hidden |= ages >= window
-            needed = self.ragged or self.width < self.columns or (window and self.width > window)
-            veil = veil_of(hidden[:, None].repeat_interleave(heads.shape[1], 0))
-            self._veils[key] = veil if needed else None
-        return self._veils[key]
+    def _made_veil(self, longest: int, window: int | None) -> Tensor:
+        device = self.offsets.device
+        starts, offsets = self.starts[:, None], self.offsets[:, None]
+        places = torch.arange(longest, device=device)
+        columns = torch.arange(self.columns, device=device)
+        hidden = torch.cat([places >= starts, columns > offsets], 1)
+        if window:
+            hidden |= torch.cat([starts + offsets - places, offsets - columns], 1) >= window
+        return veil_of(hidden)[:, None, None]
 
 
 def _stacked(parts: Sequence[Tensor | None], longest: int) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Geometry", "causal", "veil_of"]
+__all__ = ["Geometry", "causal", "products", "veil_of"]
 
 _BLOCK = 1024
 """Tokens of a prompt that attend at once: the square of a long one would fill the memory."""
@@ -19,23 +19,25 @@ class Geometry:
     window: int | None
     softcap: float | None
 
-    def scores(self, query: Tensor, keys: Tensor, veil: Tensor | None) -> Tensor:
-        """Scaled, capped and masked scores, [batch, queries, keys], float32 or better.
+    def scores(self, product: Tensor, veil: Tensor | None) -> Tensor:
+        """Scaled, capped and masked scores, [..., keys], float32 or better.
 
         Args:
-            query: [batch, queries, width].
-            keys: [batch, keys, width].
-            veil: What is added to the scores, from :func:`veil_of`; [batch, 1 or queries, keys].
+            product: Of queries and keys, [..., keys].
+            veil: What is added to the scores, from :func:`veil_of`, of a shape that fits.
         """
-        if query.shape[1] < keys.shape[1] and keys.dtype == torch.float32:
-            # such a product runs faster with the longer side first
-            product = torch.bmm(keys, query.transpose(1, 2)).transpose(1, 2)
-        else:
-            product = torch.bmm(query, keys.transpose(1, 2))
         start = product.new_zeros(1, dtype=torch.float32) if veil is None else veil
         if not self.softcap:
             return torch.add(start, product, alpha=self.scaling)  # in float32, in one pass
         return start + self.softcap * torch.tanh(product.float() * (self.scaling / self.softcap))
+
+
+def products(query: Tensor, keys: Tensor) -> Tensor:
+    """Of every query [batch, queries, width] and key [batch, keys, width]."""
+    if query.shape[1] < keys.shape[1] and keys.dtype == torch.float32:
+        # such a product runs faster with the longer side first
+        return torch.bmm(keys, query.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(query, keys.transpose(1, 2))
 
 
 def causal(query: Tensor, keys: Tensor, values: Tensor, how: Geometry) -> Tensor:
@@ -56,7 +58,8 @@ def causal(query: Tensor, keys: Tensor, values: Tensor, how: Geometry) -> Tensor
         if how.window:
             hidden |= distance >= how.window
         veil = veil_of(hidden[None])
-        weights = how.scores(query[:, start:end], keys[:, :end], veil).softmax(-1)
+        product = products(query[:, start:end], keys[:, :end])
+        weights = how.scores(product, veil).softmax(-1)
         parts.append(torch.bmm(weights.to(values.dtype), values[:, :end]))
     return torch.cat(parts, 1)
 

@@ -69,7 +69,8 @@ class _Step:
     def __init__(self, layer: LeanLayer) -> None:
         attention: Any = layer.self_attn
         mlp: Any = layer.mlp
-        self.norms = layer.input_layernorm, layer.post_attention_layernorm
+        norms: list[Any] = [layer.input_layernorm, layer.post_attention_layernorm]
+        self.norms = [(one, torch.tensor(one.variance_epsilon)) for one in norms]
         self.query, self.output = attention.q_proj, attention.o_proj
         self.gate, self.down = mlp.gate_proj, mlp.down_proj
         self.index, self.width = attention.layer_idx, attention.head_dim
@@ -105,10 +106,10 @@ class _Step:
     def made(self, cache: SlotCache, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """The residual stream after the layer, [rows, 1, d]."""
         before_attention, before_mlp = self.norms
-        lines = self.query.joint.product(_normed(hidden, before_attention))
+        lines = self.query.joint.product(_normed(hidden, *before_attention))
         read = self._read(cache, lines.view(len(hidden), -1, self.width), cos, sin)
         hidden = self.output.product(read, self.output.bias, hidden)
-        gate, up = self.gate.joint.product(_normed(hidden, before_mlp)).chunk(2, -1)
+        gate, up = self.gate.joint.product(_normed(hidden, *before_mlp)).chunk(2, -1)
         output: Tensor = self.down.product(silu(gate).mul_(up), self.down.bias, hidden)
         return output
 
@@ -129,11 +130,11 @@ class _Step:
         return read.reshape(rows, 1, -1)
 
 
-def _normed(hidden: Tensor, norm: Any) -> Tensor:
+def _normed(hidden: Tensor, norm: Any, least: Tensor) -> Tensor:
     """The residual stream over its root mean square, computed in float32, times a weight."""
     exact = hidden.float()
     length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
-    scale = length.square_().div_(hidden.shape[-1]).add_(norm.variance_epsilon).rsqrt_()
+    scale = torch.addcmul(least, length, length, value=1 / hidden.shape[-1]).rsqrt_()
     normed: Tensor = (exact * scale).to(hidden.dtype).mul_(norm.weight)
     return normed
 

@@ -90,8 +90,9 @@ class Joint:
         versions = [_version(one.weight) for one in self.modules]
         if self._kept is None or self._kept[0] != versions:
             self._kept = versions, packed(torch.cat([one.weight.detach() for one in self.modules]))
-        biases: list[Tensor] = [one.bias for one in self.modules if one.bias is not None]
-        return _product(input, self._kept[1], torch.cat(biases) if biases else None)
+        without = self.modules[0].bias is None  # as all of them are, or none
+        bias = None if without else torch.cat([one.bias for one in self.modules])
+        return _product(input, self._kept[1], bias)
 
 
 def _product(

@@ -250,21 +250,21 @@ class _Loop:
     ) -> None:  # fmt: skip
         """One token for each of the rows that share some laws of one kind of stream."""
         rows = [row for group in sharers for row in group]
-        at = [number for number, group in enumerate(sharers) for _ in group]
+        at = torch.tensor([number for number, group in enumerate(sharers) for _ in group])
         uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in rows])
         if kind is None:
             plain = [prefixes[0] for prefixes, _, _ in laws]
             mass = target_mass(after(logits, plain), self.settings)
             check_laws(mass, plain)
-            tokens = inverse_cdf(mass, torch.tensor(at), uniforms).tolist()
+            tokens = inverse_cdf(mass, at, uniforms)
             logp = logs = mass[at, tokens].log().tolist()
         else:
             places = [Place(group[0].request.prompt, tuple(group[0].tokens)) for group in sharers]
             target, other, mix = self._streams_laws(kind, laws, places)
             mass = mixture_law(target, other, mix).exp()
-            tokens = inverse_cdf(mass, torch.tensor(at), uniforms).tolist()
+            tokens = inverse_cdf(mass, at, uniforms)
             logp, logs = target[at, tokens].tolist(), other[at, tokens].tolist()
-        for row, token, p, s in zip(rows, tokens, logp, logs, strict=True):
+        for row, token, p, s in zip(rows, tokens.tolist(), logp, logs, strict=True):
             full = len(row.tokens) + 1 == self.settings.max_new_tokens
             row.advance(token, p, s, "stop" if token in self.target.end_tokens else "length" * full)
 
