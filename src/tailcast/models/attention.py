@@ -295,8 +295,7 @@ class _Plan:
             product = torch.cat([self._by_row(first, heads), product], -1)
         weights = how.scores(product, self._veil(how.window)).softmax(-1)
         shares = weights[..., -self.columns :].to(values.dtype)
-        read = torch.bmm(shares.flatten(0, 1), values)
-        read = read.view(*heads.shape[:3], -1)
+        read = torch.bmm(shares.flatten(0, 1), values).view(*heads.shape[:3], -1)
         if not self.bare:
             shares = self._by_prefix(weights[..., : -self.columns], values.dtype)
             read += self._by_row(torch.bmm(shares, prefix_values), heads)
