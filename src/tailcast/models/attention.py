@@ -324,6 +324,7 @@ class _Plan:
         return self._veils[window]
 
     def _made_veil(self, longest: int, window: int | None) -> Tensor:
+        """The same, where P = ``longest`` and some keys are hidden from some rows."""
         device = self.offsets.device
         starts, offsets = self.starts[:, None], self.offsets[:, None]
         places = torch.arange(longest, device=device)

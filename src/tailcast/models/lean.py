@@ -34,7 +34,11 @@ _KINDS = [
 
 
 def make_lean(layers: Iterable[nn.Module]) -> None:
-    """Let layers of transformers' class for Llama make their steps by themselves."""
+    """Let layers of transformers' class for Llama make their steps by themselves.
+
+    Args:
+        layers: A model's decoder layers; those of other classes, or with another forward, are left.
+    """
     for layer in layers:
         if type(layer) is LlamaDecoderLayer and "forward" not in vars(layer):
             layer.__class__ = LeanLayer
@@ -131,7 +135,13 @@ class _Step:
 
 
 def _normed(hidden: Tensor, norm: Any, least: Tensor) -> Tensor:
-    """The residual stream over its root mean square, computed in float32, times a weight."""
+    """The residual stream over its root mean square, times a weight, [rows, 1, d].
+
+    Args:
+        hidden: The residual stream, [rows, 1, d]; it is normalised in float32.
+        norm: Transformers' module, for its weight, [d].
+        least: What the module adds to the mean square, a number in float32.
+    """
     exact = hidden.float()
     length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
     scale = torch.addcmul(least, length, length, value=1 / hidden.shape[-1]).rsqrt_()
@@ -140,6 +150,15 @@ def _normed(hidden: Tensor, norm: Any, least: Tensor) -> Tensor:
 
 
 def _turned(lines: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Queries or keys [rows, heads, width] turned to their positions, by Llama's halves."""
+    """Queries or keys turned to their positions, [rows, heads, width].
+
+    As transformers' ``apply_rotary_pos_emb`` does for Llama: the first half of the width is turned
+    against the second one.
+
+    Args:
+        lines: Queries or keys, [rows, heads, width].
+        cos: Of the angles of the rows' positions, [rows, 1, width].
+        sin: The same.
+    """
     first, second = lines.chunk(2, -1)
     return torch.addcmul(lines * cos, torch.cat((-second, first), -1), sin)

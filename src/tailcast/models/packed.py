@@ -46,7 +46,13 @@ class PackedLinear(nn.Linear):
         return self.product(input, self.bias)
 
     def product(self, input: Tensor, bias: Tensor | None, plus: Tensor | None = None) -> Tensor:
-        """Of an input [..., in] with what is kept of the weight, and what is added, [..., out]."""
+        """Of an input and what is kept of the weight, [..., out].
+
+        Args:
+            input: [..., in].
+            bias: [out], in the dtype of what is kept.
+            plus: What is added to the product within the operation, [..., out].
+        """
         version = _version(self.weight)
         if self._kept is None or self._kept[0] != version:
             self._kept = version, self.prepared()
